@@ -1,0 +1,1 @@
+"""Frontends: ways into a graph. One folder per source language."""

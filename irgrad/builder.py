@@ -1,0 +1,222 @@
+"""Emitting nodes: operations by name, types inferred, numbers turned into constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from irgrad.errors import TypeInferenceError
+from irgrad.graph import Graph, Node, Operand, Role, Value, active_emitter
+from irgrad.infer import infer_contents, infer_types
+from irgrad.op import Call, Op, find_op
+from irgrad.types import TensorType, Type
+
+__all__ = ["AdjointBuilder", "Builder", "call_of"]
+
+_POOLED = 64  # constants of at most this many elements are shared between the nodes that use equal ones
+
+
+def call_of(
+    op: Op, attrs: Mapping[str, Any], inputs: Sequence[Value | None], n_outputs: int, outputs: Sequence[Type] = ()
+) -> Call:
+    """The `Call` that an operation on these operands makes."""
+    present = [(k, v) for k, v in enumerate(inputs) if v is not None]
+    return Call(
+        op=op,
+        attrs={**op.defaults, **attrs},
+        inputs=tuple(None if v is None else v.type for v in inputs),
+        outputs=tuple(outputs),
+        constants={k: v.constant for k, v in present if v.constant is not None},
+        contents={k: v.contents for k, v in present if v.contents is not None},
+        n_outputs=n_outputs,
+    )
+
+
+class Builder:
+    """Adds nodes to a graph, all with the same role, origin and place.
+
+    Inside a ``with`` block of the builder the operators of values (``a * b + 1``) go through it too.
+
+    Args:
+        graph: where nodes are added.
+        role: their role.
+        origin: the name of the forward node that they are made for.
+        near: place them at this node's position in the program order, see `Graph.add_node`.
+    """
+
+    def __init__(
+        self, graph: Graph, *, role: Role = Role.FORWARD, origin: str | None = None, near: Node | None = None
+    ) -> None:
+        self.graph = graph
+        self.role = role
+        self.origin = origin
+        self.near = near
+        self._pool: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def op(self, name: str, *inputs: Operand, **attrs: Any) -> Value:
+        """Emit an operation with one output (or of whose outputs only the first matters) and return that.
+
+        Args:
+            name: qualified name: "Tanh", "irgrad.SumTo".
+            inputs: values, None for an absent operand, or arrays and numbers; a bare number takes the dtype of the first
+                operand that is a value (int64 where there is none and it is an int).
+            attrs: attributes; None is as good as not given.
+        """
+        return self.multi(name, *inputs, outputs=1, **attrs)[0]
+
+    def multi(self, name: str, *inputs: Operand, outputs: int, **attrs: Any) -> tuple[Value, ...]:
+        """Emit an operation and return its `outputs` results."""
+        domain, _, short = name.rpartition(".")
+        return self.node(find_op(short, domain), inputs, attrs, outputs=outputs).outputs
+
+    def node(
+        self,
+        op: Op,
+        inputs: Sequence[Operand],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        outputs: int = 1,
+        name: str | None = None,
+        output_names: Sequence[str | None] | None = None,
+    ) -> Node:
+        """Emit an operation and return its node.
+
+        Raises:
+            TypeInferenceError: the operands do not fit; nothing was added then.
+        """
+        operands = self._operands(inputs)
+        given = {key: value for key, value in (attrs or {}).items() if value is not None}
+        call = call_of(op, given, operands, outputs)
+        try:
+            types = infer_types(call)
+        except TypeInferenceError as error:
+            raise TypeInferenceError(f"at the node {name!r}: {error}" if name else str(error)) from None
+        node = self.graph.add_node(
+            op,
+            operands,
+            types,
+            given,
+            name=name,
+            output_names=output_names,
+            role=self.role,
+            origin=self.origin,
+            near=self.near,
+        )
+        for value, contents in zip(node.outputs, infer_contents(call_of(op, given, operands, outputs, types)), strict=True):
+            value.contents = contents
+        return node
+
+    @contextmanager
+    def at(self, *, role: Role | None = None, origin: str | None = None, near: Node | None = None) -> Iterator[Builder]:
+        """Within the block, emit with this role, origin or place instead; operators of values work in it."""
+        saved = self.role, self.origin, self.near
+        self.role, self.origin, self.near = role or self.role, origin or self.origin, near or self.near
+        try:
+            with self:
+                yield self
+        finally:
+            self.role, self.origin, self.near = saved
+
+    def __enter__(self) -> Builder:
+        self._tokens = [*getattr(self, "_tokens", []), active_emitter.set(self)]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        active_emitter.reset(self._tokens.pop())
+
+    # --- constants ----------------------------------------------------------------------------------------------------
+
+    def constant(self, array: Any, dtype: np.dtype | type | None = None, name: str | None = None) -> Value:
+        """A constant; small ones of equal content are the same value."""
+        array = np.asarray(array, dtype)
+        if array.size > _POOLED or array.dtype == object or name is not None:
+            return self.graph.add_constant(array, name)
+        key = (array.dtype.name, array.shape, array.tobytes())
+        value = self._pool.get(key)
+        if value is None or value not in self.graph.constants:
+            value = self._pool[key] = self.graph.add_constant(array)
+        return value
+
+    def ints(self, values: Sequence[int]) -> Value:
+        """A one-dimensional int64 constant: axes, a shape, starts."""
+        return self.constant(np.array(list(values), np.int64))
+
+    def scalar(self, number: float, like: Value) -> Value:
+        """A 0-d constant of the dtype of `like`."""
+        return self.constant(np.array(number, like.dtype))
+
+    # --- shapes, static where they can be, computed where they cannot --------------------------------------------------
+
+    def shape_of(self, value: Value) -> Value:
+        """The shape of a tensor as a one-dimensional int64 value: a constant where it is static, else a Shape node."""
+        static = value.tensor_type.static_shape
+        return self.ints(static) if static is not None else self.op("Shape", value)
+
+    def reshape_like(self, value: Value, like: Value) -> Value:
+        """`value` with the shape of `like`, which has as many elements."""
+        return self.op("Reshape", value, self.shape_of(like))
+
+    def zeros_like(self, value: Value) -> Value:
+        """Zeros of a tensor's shape and dtype."""
+        return self.op("ConstantOfShape", self.shape_of(value), value=np.zeros(1, value.dtype))
+
+    def reduce_sum(self, value: Value, axes: Sequence[int] | None, *, keepdims: bool = False) -> Value:
+        """The sum over `axes` (all of them for None; none of them for an empty list)."""
+        if axes is not None and not axes:
+            return value
+        return self.op("ReduceSum", value, None if axes is None else self.ints(axes), keepdims=int(keepdims))
+
+    def cast(self, value: Value, dtype: np.dtype) -> Value:
+        """`value` in another dtype; itself where it has that already."""
+        if value.dtype == dtype:
+            return value
+        return self.op("Cast", value, to=int(helper.np_dtype_to_tensor_dtype(dtype)))
+
+    # --- internals ----------------------------------------------------------------------------------------------------
+
+    def _operands(self, inputs: Sequence[Operand]) -> list[Value | None]:
+        like = next((v for v in inputs if isinstance(v, Value) and isinstance(v.type, TensorType)), None)
+        operands: list[Value | None] = []
+        for item in inputs:
+            if item is None or isinstance(item, Value):
+                operands.append(item)
+            elif isinstance(item, np.ndarray):
+                operands.append(self.constant(item))
+            else:
+                dtype = like.dtype if like is not None else np.dtype(np.int64 if isinstance(item, int) else np.float32)
+                operands.append(self.constant(np.array(item, dtype)))
+        return operands
+
+
+class AdjointBuilder(Builder):
+    """The builder that adjoint rules get: it also knows which operands want a cotangent."""
+
+    def __init__(self, graph: Graph, active: set[Value]) -> None:
+        super().__init__(graph, role=Role.BACKWARD)
+        self._active = active
+
+    def needs(self, value: Value | None) -> bool:
+        """Whether the cotangent of an operand will be used; a rule may return None for one that is not needed."""
+        return value is not None and value in self._active
+
+    def zeros_if_none(self, cotangent: Value | None, like: Value) -> Value:
+        """A cotangent, with the symbolic zero made an array of zeros of the shape of `like`."""
+        return self.zeros_like(like) if cotangent is None else cotangent
+
+    def further_output(self, node: Node, index: int) -> Value:
+        """The output `index` of a forward node, which is added to it where nobody had asked for it yet."""
+        if index < len(node.outputs):
+            return node.outputs[index]
+        with self.at():
+            twin = self.node(node.op, node.inputs, node.attrs, outputs=index + 1)
+        types = [v.type for v in twin.outputs]
+        self.graph.erase(twin)
+        for position in range(len(node.outputs), index + 1):
+            self.graph.add_output(node, types[position])
+        return node.outputs[index]

@@ -1,0 +1,30 @@
+"""The plugin that irgrad itself is: its operations, frontends, passes and executors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from irgrad.ops import Operations
+from irgrad.plugin import Plugin
+
+__all__ = ["plugin"]
+
+
+def _lazy(module: str, name: str) -> Callable[[], Any]:
+    return lambda: getattr(import_module(module), name)
+
+
+plugin = Plugin(
+    name="irgrad",
+    operations=Operations(),
+    frontends={"onnx": lambda: _lazy("irgrad.frontends.onnx", "OnnxFrontend")()()},
+    passes={
+        "vjp": _lazy("irgrad.passes.autodiff.derivatives", "Vjp"),
+        "grad": _lazy("irgrad.passes.autodiff.derivatives", "Grad"),
+        "jvp": _lazy("irgrad.passes.autodiff.derivatives", "Jvp"),
+        "hvp": _lazy("irgrad.passes.autodiff.derivatives", "Hvp"),
+    },
+    executors={"numpy": _lazy("irgrad.runtime.interpreter", "NumpyExecutable")},
+)

@@ -1,0 +1,628 @@
+"""The graph: operations and tensors on one bipartite networkx DiGraph.
+
+`Graph` owns the structure. The vertices of its digraph *are* the `Node` and `Value` objects, hashed by identity; an edge
+value→node exists exactly when the value is an operand, an edge node→value exactly when it is an output. Nothing else
+stores adjacency. Everything changes through the mutators below, each O(degree of what it touches).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from difflib import get_close_matches
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
+
+import networkx as nx
+import numpy as np
+
+from irgrad.errors import GraphError
+from irgrad.types import Dim, Shape, TensorType, Type
+
+if TYPE_CHECKING:
+    from irgrad.op import Op
+
+__all__ = ["MAX_CONTENTS", "OPSET", "Graph", "Node", "Operand", "Role", "Value", "active_emitter"]
+
+OPSET = 28
+"""The ai.onnx opset whose operations a graph is written in; readers bring older models up to it."""
+
+
+MAX_CONTENTS = 64
+"""Integer tensors of at most this many elements are followed element by element, see `Value.contents`."""
+
+
+class Role(str, Enum):
+    """What part of a training step a node belongs to."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    RECOMPUTE = "recompute"
+    UPDATE = "update"
+
+
+class Emitter(Protocol):
+    """What the operators of `Value` need of a builder."""
+
+    def op(self, name: str, *inputs: Operand, **attrs: Any) -> Value: ...
+
+
+active_emitter: ContextVar[Emitter | None] = ContextVar("active_emitter", default=None)
+"""The builder that the operators of values go through; a builder sets it in its ``with`` block."""
+
+
+def _emit(name: str, *inputs: Operand) -> Value:
+    emitter = active_emitter.get()
+    if emitter is None:
+        raise GraphError(f"an operator ({name}) was used on values outside the `with` block of a builder")
+    return emitter.op(name, *inputs)
+
+
+class Value:
+    """A tensor (or sequence, or optional) of a graph. Made by the graph's mutators only.
+
+    Arithmetic operators add nodes through the builder that is active (see `irgrad.builder`); ``==`` stays identity.
+    """
+
+    __slots__ = ("_graph", "_name", "_type", "contents", "is_parameter")
+
+    def __init__(self, graph: Graph, name: str, type: Type) -> None:
+        self._graph = graph
+        self._name = name
+        self._type = type
+        self.is_parameter = False
+        """True for a constant that is meant to be learned: a float initializer of a model."""
+        self.contents: tuple[Dim, ...] | None = None
+        """The elements of a small integer tensor as far as they are known at compile time (a shape being computed)."""
+
+    @property
+    def graph(self) -> Graph:
+        return self._graph
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def type(self) -> Type:
+        return self._type
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of a tensor.
+
+        Raises:
+            GraphError: this is a sequence or an optional.
+        """
+        return self.tensor_type.dtype
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of a tensor, None where not even its rank is known."""
+        return self.tensor_type.shape
+
+    @property
+    def rank(self) -> int | None:
+        return self.tensor_type.rank
+
+    @property
+    def tensor_type(self) -> TensorType:
+        """The type, checked to be a tensor's."""
+        if not isinstance(self._type, TensorType):
+            raise GraphError(f"%{self._name} is a {self._type}, not a tensor")
+        return self._type
+
+    @property
+    def producer(self) -> Node | None:
+        """The node that makes this value; None for an input or a constant."""
+        for node in self._graph._dag.pred[self]:
+            return node  # type: ignore[no-any-return]
+        return None
+
+    @property
+    def users(self) -> list[Node]:
+        """The nodes that read this value, each once, in the order in which they began to."""
+        return list(self._graph._dag.succ[self])
+
+    @property
+    def constant(self) -> np.ndarray | None:
+        """The array of a constant, otherwise None."""
+        return self._graph._constants.get(self)
+
+    def __repr__(self) -> str:
+        return f"%{self._name}: {self._type}"
+
+    def __add__(self, other: Operand) -> Value:
+        return _emit("Add", self, other)
+
+    def __radd__(self, other: Operand) -> Value:
+        return _emit("Add", other, self)
+
+    def __sub__(self, other: Operand) -> Value:
+        return _emit("Sub", self, other)
+
+    def __rsub__(self, other: Operand) -> Value:
+        return _emit("Sub", other, self)
+
+    def __mul__(self, other: Operand) -> Value:
+        return _emit("Mul", self, other)
+
+    def __rmul__(self, other: Operand) -> Value:
+        return _emit("Mul", other, self)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return _emit("Div", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Value:
+        return _emit("Div", other, self)
+
+    def __matmul__(self, other: Operand) -> Value:
+        return _emit("MatMul", self, other)
+
+    def __pow__(self, other: Operand) -> Value:
+        return _emit("Pow", self, other)
+
+    def __neg__(self) -> Value:
+        return _emit("Neg", self)
+
+    def __gt__(self, other: Operand) -> Value:
+        return _emit("Greater", self, other)
+
+    def __ge__(self, other: Operand) -> Value:
+        return _emit("GreaterOrEqual", self, other)
+
+    def __lt__(self, other: Operand) -> Value:
+        return _emit("Less", self, other)
+
+    def __le__(self, other: Operand) -> Value:
+        return _emit("LessOrEqual", self, other)
+
+
+Operand: TypeAlias = "Value | np.ndarray | int | float | bool | None"
+"""What a builder takes as an operand: numbers become constants of the other operand's dtype."""
+
+
+class Node:
+    """One application of an operation. Made by `Graph.add_node` only.
+
+    Attributes:
+        op: the operation.
+        attrs: attributes that were given; `attr` adds the defaults of the schema.
+        role: forward, backward, recompute or update.
+        origin: the name of the forward node that this node was made for, or None. A name and not a node, so that it
+            survives the rewriting of that node and a trip through a file.
+    """
+
+    __slots__ = ("_graph", "_inputs", "_key", "_name", "_outputs", "attrs", "op", "origin", "role")
+
+    def __init__(
+        self, graph: Graph, op: Op, name: str, attrs: Mapping[str, Any], role: Role, origin: str | None, key: tuple[int, int]
+    ) -> None:
+        self._graph = graph
+        self._name = name
+        self._inputs: list[Value | None] = []
+        self._outputs: list[Value] = []
+        self._key = key
+        self.op = op
+        self.attrs: dict[str, Any] = dict(attrs)
+        self.role = role
+        self.origin = origin
+
+    @property
+    def graph(self) -> Graph:
+        return self._graph
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def inputs(self) -> tuple[Value | None, ...]:
+        """The operands in order; None for an optional one that is absent."""
+        return tuple(self._inputs)
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(self._outputs)
+
+    def input(self, index: int) -> Value | None:
+        """The operand at a position, None where it is absent or the node has fewer."""
+        return self._inputs[index] if index < len(self._inputs) else None
+
+    def operand(self, index: int) -> Value:
+        """The operand at a position, which must be there.
+
+        Raises:
+            GraphError: it is absent.
+        """
+        value = self.input(index)
+        if value is None:
+            raise GraphError(f"the node {self._name!r} ({self.op.qualified_name}) has no operand {index}")
+        return value
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute, else the schema's default for it, else `default`."""
+        if name in self.attrs:
+            return self.attrs[name]
+        return self.op.defaults.get(name, default)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"%{v.name}" for v in self._outputs)
+        operands = ", ".join("_" if v is None else f"%{v.name}" for v in self._inputs)
+        return f"{outputs} = {self.op.qualified_name}({operands})"
+
+
+class Graph:
+    """A computation: inputs, constants and nodes to outputs.
+
+    Attributes:
+        name: a label.
+        opset: the ai.onnx opset that the nodes are written in.
+        gradients: name of a value → name of the output that is its gradient.
+        metadata: what the source file says of itself (producer, doc string, free properties); strings only.
+    """
+
+    printer: ClassVar[Callable[[Graph], str]] = repr
+    """What ``str(graph)`` calls; the text module puts its own function here."""
+
+    def __init__(self, name: str = "graph", opset: int = OPSET) -> None:
+        self.name = name
+        self.opset = opset
+        self.gradients: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
+        self._dag: nx.DiGraph[Any] = nx.DiGraph()
+        self._inputs: list[Value] = []
+        self._outputs: dict[str, Value] = {}
+        self._constants: dict[Value, np.ndarray] = {}
+        self._values: dict[str, Value] = {}
+        self._node_names: dict[str, Node] = {}
+        self._fresh: dict[tuple[bool, str], int] = {}
+        self._next_key = 0
+        self._order: list[Node] | None = None
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def dag(self) -> nx.DiGraph[Any]:
+        """The structure as a frozen networkx view: any algorithm of networkx reads it, none can change it."""
+        view: Any = nx.graphviews.generic_graph_view(cast("Any", self._dag))
+        return cast("nx.DiGraph[Any]", nx.freeze(view))
+
+    @property
+    def inputs(self) -> dict[str, Value]:
+        """The inputs by name, in order (a snapshot)."""
+        return {value.name: value for value in self._inputs}
+
+    @property
+    def outputs(self) -> dict[str, Value]:
+        """Name of an output → the value that it returns, in order (a snapshot).
+
+        The name of an output is its own: rewriting may put a value of another name behind it, and one value may be
+        returned under two names.
+        """
+        return dict(self._outputs)
+
+    @property
+    def constants(self) -> Mapping[Value, np.ndarray]:
+        """Constant values and their arrays (not to be written to), in the order in which they were added (a live view)."""
+        return MappingProxyType(self._constants)
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The constants that are meant to be learned, by name: the float initializers of a model."""
+        return {value.name: array for value, array in self._constants.items() if value.is_parameter}
+
+    def nodes(self) -> list[Node]:
+        """All nodes in a stable topological order (a snapshot, so that the graph may change during a loop over it).
+
+        Among the nodes that could come next, the one that was added first (or was put near one that was) does. A change
+        of the graph costs the next call O(n log n).
+
+        Raises:
+            GraphError: the graph has a cycle.
+        """
+        if self._order is None:
+            self._order = self._sorted()
+        return list(self._order)
+
+    def values(self) -> list[Value]:
+        """All values: inputs, constants, then results in the order of `nodes`."""
+        results = [value for node in self.nodes() for value in node._outputs]
+        return [*self._inputs, *self._constants, *results]
+
+    def value(self, name: str) -> Value:
+        """The value of that name.
+
+        Raises:
+            GraphError: there is none; the message offers close names.
+        """
+        try:
+            return self._values[name]
+        except KeyError:
+            raise GraphError(f"there is no value {name!r} in the graph{_suggest(name, self._values)}") from None
+
+    def node(self, name: str) -> Node:
+        """The node of that name.
+
+        Raises:
+            GraphError: there is none.
+        """
+        try:
+            return self._node_names[name]
+        except KeyError:
+            raise GraphError(f"there is no node {name!r} in the graph{_suggest(name, self._node_names)}") from None
+
+    def has_value(self, name: str) -> bool:
+        return name in self._values
+
+    def has_node(self, name: str) -> bool:
+        return name in self._node_names
+
+    def __len__(self) -> int:
+        """The number of nodes (operations)."""
+        return len(self._node_names)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return type(self).printer(self)
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name!r}: {len(self._inputs)} inputs, {len(self)} nodes, {len(self._outputs)} outputs>"
+
+    # --- mutators -----------------------------------------------------------------------------------------------------
+
+    def add_input(self, name: str, type: Type) -> Value:
+        """A new input at the end of the inputs."""
+        value = self._new_value(name, type)
+        self._inputs.append(value)
+        return value
+
+    def add_constant(self, array: np.ndarray, name: str | None = None, *, parameter: bool = False) -> Value:
+        """A new constant that holds `array`, which must not be changed afterwards."""
+        value = self._new_value(name or self.fresh_name("const"), TensorType.of(array))
+        value.is_parameter = parameter
+        value.contents = _contents(array)
+        self._constants[value] = array
+        return value
+
+    def add_node(
+        self,
+        op: Op,
+        inputs: Sequence[Value | None],
+        types: Sequence[Type],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        output_names: Sequence[str | None] | None = None,
+        role: Role = Role.FORWARD,
+        origin: str | None = None,
+        near: Node | None = None,
+    ) -> Node:
+        """A new node whose outputs have the given types.
+
+        Args:
+            op: the operation.
+            inputs: operands, None for an absent one.
+            types: one type per output.
+            attrs: attributes.
+            name: a name that no node has yet; a fresh one if absent.
+            output_names: names for the outputs; None makes a fresh one.
+            role: see `Role`.
+            origin: the name of the forward node that the new one is made for.
+            near: place the node at this one's position in the program order instead of at the end.
+
+        Raises:
+            GraphError: an operand belongs to another graph, or a name is taken.
+        """
+        for value in inputs:
+            if value is not None and (value._graph is not self or value not in self._dag):
+                raise GraphError(f"{value!r} cannot be an operand here: it belongs to another graph or was erased")
+        if name is None:
+            name = self.fresh_name(op.name, node=True)
+        elif name in self._node_names:
+            raise GraphError(f"there is already a node {name!r}")
+        names = [*(output_names or ()), *([None] * len(types))][: len(types)]
+        taken = [n for n in names if n is not None and n in self._values]
+        if taken or len(set(names) - {None}) != len([n for n in names if n is not None]):
+            raise GraphError(f"the output names {names} of the node {name!r} are not new and unique")
+        key = (self._next_key if near is None else near._key[0], self._next_key)
+        self._next_key += 1
+        node = Node(self, op, name, attrs or {}, role, origin, key)
+        self._node_names[name] = node
+        self._dag.add_node(node)
+        for value in inputs:
+            node._inputs.append(value)
+            if value is not None:
+                self._dag.add_edge(value, node)
+        for type, output_name in zip(types, names, strict=True):
+            self._append_output(node, type, output_name)
+        self._order = None
+        return node
+
+    def add_output(self, node: Node, type: Type, name: str | None = None) -> Value:
+        """A further output of an existing node (an optional one that its operation has and nobody had asked for)."""
+        self._order = None
+        return self._append_output(node, type, name)
+
+    def set_input(self, node: Node, index: int, value: Value | None) -> None:
+        """Make `value` the operand `index` of `node`, in place of what was there."""
+        if value is not None and (value._graph is not self or value not in self._dag):
+            raise GraphError(f"{value!r} cannot be an operand here: it belongs to another graph or was erased")
+        old = node._inputs[index]
+        node._inputs[index] = value
+        if old is not None and not any(v is old for v in node._inputs):
+            self._dag.remove_edge(old, node)
+        if value is not None:
+            self._dag.add_edge(value, node)
+        self._order = None
+
+    def replace_all_uses(self, old: Value, new: Value) -> None:
+        """Make every user of `old`, and every output that is `old`, use `new` instead. `old` stays, unused."""
+        if old is new:
+            return
+        for user in old.users:
+            for index, value in enumerate(user._inputs):
+                if value is old:
+                    self.set_input(user, index, new)
+        for name, value in self._outputs.items():
+            if value is old:
+                self._outputs[name] = new
+
+    def erase(self, thing: Node | Value) -> None:
+        """Remove a node with its outputs, or an input or constant, that nothing uses.
+
+        Raises:
+            GraphError: something still uses it, or it is an output of the graph, or the value has a producer.
+        """
+        if isinstance(thing, Value) and thing.producer is not None:
+            raise GraphError(f"{thing!r} is made by a node; erase that node instead")
+        values = [thing] if isinstance(thing, Value) else thing._outputs
+        for value in values:
+            if self._dag.succ[value]:
+                raise GraphError(f"{value!r} is still used by {value.users[0]!r}")
+            if any(value is output for output in self._outputs.values()):
+                raise GraphError(f"{value!r} is an output of the graph")
+        for value in values:
+            self._dag.remove_node(value)
+            del self._values[value._name]
+        if isinstance(thing, Node):
+            self._dag.remove_node(thing)
+            del self._node_names[thing._name]
+            self._order = None
+        else:
+            self._constants.pop(thing, None)
+            self._inputs = [value for value in self._inputs if value is not thing]
+
+    def set_outputs(self, outputs: Mapping[str, Value] | Iterable[Value]) -> None:
+        """Replace the outputs.
+
+        Args:
+            outputs: name → value, or just values, which then go by their own names.
+
+        Raises:
+            GraphError: a value belongs to another graph, or a name would come twice.
+        """
+        pairs = list(outputs.items()) if isinstance(outputs, Mapping) else [(v.name, v) for v in outputs]
+        for name, value in pairs:
+            if value._graph is not self or value not in self._dag:
+                raise GraphError(f"{value!r} cannot be the output {name!r}: it belongs to another graph or was erased")
+        if len(dict(pairs)) != len(pairs):
+            raise GraphError("a value is listed twice among the outputs; give a mapping with a name for each")
+        self._outputs = dict(pairs)
+
+    def set_type(self, value: Value, type: Type) -> None:
+        """Replace the type of a value by one that says more (or other) about it."""
+        value._type = type
+
+    def set_constant(self, value: Value, array: np.ndarray) -> None:
+        """Replace the array of a constant, and with it the type of its value."""
+        if value not in self._constants:
+            raise GraphError(f"{value!r} is no constant")
+        self._constants[value] = array
+        value._type = TensorType.of(array)
+        value.contents = _contents(array)
+
+    def rename(self, thing: Node | Value, name: str) -> None:
+        """Give a node or a value another name, one that is free."""
+        table: dict[str, Any] = self._node_names if isinstance(thing, Node) else self._values
+        if name in table:
+            if table[name] is thing:
+                return
+            raise GraphError(f"the name {name!r} is taken")
+        del table[thing._name]
+        table[name] = thing
+        thing._name = name
+
+    def fresh_name(self, hint: str, *, node: bool = False) -> str:
+        """A name like `hint` that no value (or, with ``node``, no node) has. The same calls give the same names."""
+        table: Mapping[str, object] = self._node_names if node else self._values
+        name, count = hint, self._fresh.get((node, hint), 0)
+        while name in table:
+            count += 1
+            name = f"{hint}_{count}"
+        self._fresh[node, hint] = count
+        return name
+
+    def copy(self) -> Graph:
+        """A graph of its own with the same names, types and order; the arrays of constants are shared."""
+        other = Graph(self.name, self.opset)
+        other.gradients = dict(self.gradients)
+        other.metadata = dict(self.metadata)
+        mapped: dict[Value, Value] = {}
+        for value in self._inputs:
+            mapped[value] = other.add_input(value.name, value.type)
+        for value, array in self._constants.items():
+            mapped[value] = other.add_constant(array, value.name, parameter=value.is_parameter)
+        for node in self.nodes():
+            clone = other.add_node(
+                node.op,
+                [None if v is None else mapped[v] for v in node._inputs],
+                [v.type for v in node._outputs],
+                {k: a.copy() if isinstance(a, Graph) else a for k, a in node.attrs.items()},
+                name=node.name,
+                output_names=[v.name for v in node._outputs],
+                role=node.role,
+                origin=node.origin,
+            )
+            for value, twin in zip(node._outputs, clone._outputs, strict=True):
+                mapped[value] = twin
+                twin.contents = value.contents
+        other.set_outputs({name: mapped[value] for name, value in self._outputs.items()})
+        return other
+
+    # --- internals ----------------------------------------------------------------------------------------------------
+
+    def _new_value(self, name: str, type: Type) -> Value:
+        if name in self._values:
+            raise GraphError(f"there is already a value {name!r}")
+        value = Value(self, name, type)
+        self._values[name] = value
+        self._dag.add_node(value)
+        return value
+
+    def _append_output(self, node: Node, type: Type, name: str | None) -> Value:
+        if name is None:
+            name = self.fresh_name(node._name if not node._outputs else f"{node._name}.{len(node._outputs)}")
+        value = self._new_value(name, type)
+        node._outputs.append(value)
+        self._dag.add_edge(node, value)
+        return value
+
+    def _sorted(self) -> list[Node]:
+        producers: dict[Node, int] = {}
+        ready: list[tuple[tuple[int, int], Node]] = []
+        pred, succ = self._dag.pred, self._dag.succ
+        for node in self._node_names.values():
+            waits = sum(1 for value in pred[node] if pred[value])
+            producers[node] = waits
+            if not waits:
+                ready.append((node._key, node))
+        heapq.heapify(ready)
+        order: list[Node] = []
+        while ready:
+            node = heapq.heappop(ready)[1]
+            order.append(node)
+            for value in succ[node]:
+                for user in succ[value]:
+                    producers[user] -= 1
+                    if not producers[user]:
+                        heapq.heappush(ready, (user._key, user))
+        if len(order) != len(self._node_names):
+            stuck = next(node for node, waits in producers.items() if waits)
+            raise GraphError(f"the graph has a cycle; one of the nodes on or behind it is {stuck!r}")
+        return order
+
+
+def _contents(array: np.ndarray) -> tuple[Dim, ...] | None:
+    if array.dtype.kind in "iub" and array.ndim <= 1 and array.size <= MAX_CONTENTS:
+        return tuple(int(x) for x in array.reshape(-1))
+    return None
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known)[:20_000], n=3)
+    return f"; did you mean {', '.join(repr(c) for c in close)}?" if close else ""

@@ -1,0 +1,277 @@
+"""Operations: what one is, and how a family of them is told.
+
+One operation is told in one place: its schema (from `onnx.defs` for the standard ones), numpy kernel, type inference
+(where onnx's own does not serve), adjoint rule, and, for irgrad's own operations, its meaning in standard operations.
+
+    ops = OpTable()
+
+    tanh = ops.define("Tanh", kernel=np.tanh)
+
+    @tanh.adjoint
+    def _(b, node, dy):
+        (y,) = node.outputs
+        return dy * (1 - y * y)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
+import onnx
+from onnx import defs
+
+from irgrad.errors import PluginError
+from irgrad.graph import OPSET, Node, Value
+from irgrad.plugin import registry
+from irgrad.proto import attribute_from_proto
+from irgrad.types import Dim, TensorType, Type
+
+if TYPE_CHECKING:
+    from irgrad.builder import Builder
+
+__all__ = ["IRGRAD_DOMAIN", "ZERO", "AdjointRule", "Call", "Kernel", "Op", "OpTable", "Zero", "find_op", "qualified_name"]
+
+IRGRAD_DOMAIN = "irgrad"
+
+Kernel: TypeAlias = "Callable[..., Any]"
+"""``kernel(*arrays, out=None, **attrs)`` → one array, or a tuple of one per output.
+
+Operands are concrete numpy arrays (lists for sequences, None for an absent operand) that must not be written to. Attributes
+come with the schema's defaults filled in. `out` is None or what the result may be written to: an array of the result's
+shape and dtype (for several outputs a tuple of those). A kernel may return `out`, a new array, or a view of an operand.
+"""
+
+AdjointRule: TypeAlias = "Callable[..., Value | Sequence[Value | None] | None]"
+"""``rule(b, node, *cotangents)`` → one cotangent per operand (a bare Value where there is one operand), None for zero.
+
+There is one cotangent per output of the node, None where it is zero. The rule emits nodes through the builder `b` or the
+operators of values, never computes arrays. It does not undo broadcasting and does not sum over uses.
+"""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Zero(Enum):
+    """A declaration in place of a rule: no operand of the operation ever gets a gradient."""
+
+    ZERO = "zero"
+
+
+ZERO = Zero.ZERO
+
+
+@dataclass(frozen=True)
+class Call:
+    """One application of an operation, with what is known of it before it runs.
+
+    Attributes:
+        op: the operation.
+        attrs: attributes with the schema's defaults filled in.
+        inputs: the types of the operands, None for an absent one.
+        outputs: the types of the outputs; during type inference the tuple is empty.
+        constants: operand → its array, where that is a constant.
+        contents: operand → the known elements of a small integer operand, see `Value.contents`.
+        n_outputs: how many outputs the node has.
+    """
+
+    op: Op
+    attrs: Mapping[str, Any]
+    inputs: tuple[Type | None, ...]
+    outputs: tuple[Type, ...] = ()
+    constants: Mapping[int, np.ndarray] = field(default_factory=dict)
+    contents: Mapping[int, tuple[Dim, ...]] = field(default_factory=dict)
+    n_outputs: int = 1
+
+    def tensor(self, index: int) -> TensorType:
+        """The type of an operand that must be there and be a tensor."""
+        type = self.inputs[index]
+        assert isinstance(type, TensorType), f"operand {index} of {self.op.qualified_name} is {type}"
+        return type
+
+    def has(self, index: int) -> bool:
+        """Whether the operand at a position is present."""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+
+class Op:
+    """An operation. Two nodes do the same thing exactly when their `op` is the same object and their attributes agree.
+
+    Attributes:
+        name: its name in its domain.
+        domain: "" for the standard operations, "irgrad" for our own, anything for a custom one.
+        gradient: an `AdjointRule`, `ZERO`, or None where there is neither (then an expansion may serve).
+        broadcasts: True if every operand may be broadcast to the output's shape, or the positions of those that may; the
+            adjoint pass sums their cotangents back.
+        random: it draws random numbers, so that it is neither folded nor merged with its like.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        domain: str = "",
+        kernel: Kernel | None = None,
+        gradient: AdjointRule | Zero | None = None,
+        broadcasts: bool | Sequence[int] = False,
+        random: bool = False,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.domain = domain
+        self.gradient = gradient
+        self.broadcasts = broadcasts
+        self.random = random
+        self._kernel = kernel
+        self._prepare: Callable[[Call], Kernel] | None = None
+        self._infer: Callable[[Call], Sequence[Type]] | None = None
+        self._lowering: Callable[..., Any] | None = None
+        self._defaults = dict(defaults or {})
+
+    # --- telling it (each is a decorator) -----------------------------------------------------------------------------
+
+    def kernel(self, function: F) -> F:
+        """Decorator: the numpy kernel, see `Kernel`."""
+        self._kernel = function
+        return function
+
+    def prepare(self, function: F) -> F:
+        """Decorator: ``prepare(call) -> kernel``, for a kernel that resolves attributes or shapes before it runs.
+
+        The types in `call` are static whenever the graph's shapes do not depend on data; the kernel that is returned
+        takes arrays and `out=` only.
+        """
+        self._prepare = function
+        return function
+
+    def infer(self, function: F) -> F:
+        """Decorator: ``infer(call) -> [type, ...]``, for an operation that `onnx.defs` does not know (well)."""
+        self._infer = function
+        return function
+
+    def adjoint(self, function: F) -> F:
+        """Decorator: the adjoint rule, see `AdjointRule`."""
+        self.gradient = function
+        return function
+
+    def lower(self, function: F) -> F:
+        """Decorator: ``lower(b, node) -> Value | tuple``, the same meaning as a subgraph of standard operations.
+
+        The operands are ``node.inputs``; nodes are emitted through `b`.
+        """
+        self._lowering = function
+        return function
+
+    # --- asking it ----------------------------------------------------------------------------------------------------
+
+    @property
+    def qualified_name(self) -> str:
+        """The name "Tanh" in the standard domain, otherwise "domain.Name"."""
+        return qualified_name(self.domain, self.name)
+
+    @cached_property
+    def schema(self) -> defs.OpSchema | None:
+        """The newest schema that onnx has for it, or None."""
+        if self.domain == IRGRAD_DOMAIN:
+            return None
+        try:
+            if self.domain == "":
+                return defs.get_schema(self.name, OPSET, "")
+            return defs.get_schema(self.name, self.domain)
+        except defs.SchemaError:
+            return None
+
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """Attribute → default value, from the schema or from the definition."""
+        if self.schema is None:
+            return self._defaults
+        found = {}
+        for name, attribute in self.schema.attributes.items():
+            if attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+                found[name] = attribute_from_proto(attribute.default_value)
+        return {**found, **self._defaults}
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether a numpy kernel of our own runs it."""
+        return self._kernel is not None or self._prepare is not None
+
+    @property
+    def has_lowering(self) -> bool:
+        return self._lowering is not None
+
+    @property
+    def infer_rule(self) -> Callable[[Call], Sequence[Type]] | None:
+        return self._infer
+
+    def bind(self, call: Call) -> Kernel | None:
+        """The kernel for one node, its attributes resolved; None where the operation has no kernel."""
+        if self._prepare is not None:
+            return self._prepare(call)
+        if self._kernel is None:
+            return None
+        return partial(self._kernel, **call.attrs) if call.attrs else self._kernel
+
+    def lowered(self, b: Builder, node: Node) -> tuple[Value, ...]:
+        """Emit the subgraph of standard operations that means the same as `node`; its results, one per output.
+
+        Raises:
+            PluginError: the operation has none.
+        """
+        if self._lowering is None:
+            raise PluginError(f"{self.qualified_name} has no lowering to standard operations")
+        results = self._lowering(b, node)
+        return (results,) if isinstance(results, Value) else tuple(results)
+
+    def __repr__(self) -> str:
+        return f"<Op {self.qualified_name}>"
+
+
+class OpTable(Mapping[str, Op]):
+    """The operations of one family: qualified name → operation. A plugin's `operations` are made of such tables."""
+
+    def __init__(self) -> None:
+        self._ops: dict[str, Op] = {}
+
+    def define(self, name: str, **options: Any) -> Op:
+        """Add an operation; the options are those of `Op`."""
+        op = Op(name, **options)
+        if op.qualified_name in self._ops:
+            raise PluginError(f"the operation {op.qualified_name} is defined twice in one table")
+        self._ops[op.qualified_name] = op
+        return op
+
+    def __getitem__(self, name: str) -> Op:
+        return self._ops[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ops)
+
+    def __len__(self) -> int:
+        return len(self._ops)
+
+
+def qualified_name(domain: str, name: str) -> str:
+    """The name "Tanh" in the standard domain, otherwise "domain.Name"."""
+    return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
+
+
+_unregistered: dict[str, Op] = {}
+
+
+def find_op(name: str, domain: str = "") -> Op:
+    """The operation of that name: a plugin's, else one that only has onnx's schema, else an opaque one.
+
+    An opaque operation prints, copies and round-trips; it runs and has types once a plugin tells how.
+    """
+    key = qualified_name(domain, name)
+    op = registry.find("operations", key)
+    if op is not None:
+        assert isinstance(op, Op)
+        return op
+    return _unregistered.setdefault(key, Op(name, domain="" if domain == "ai.onnx" else domain))

@@ -1,0 +1,7 @@
+"""Activations."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

@@ -1,0 +1,7 @@
+"""Control flow: If, Loop, Scan."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

@@ -1,0 +1,7 @@
+"""Convolutions and their adjoints."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

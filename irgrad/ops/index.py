@@ -1,0 +1,7 @@
+"""Gathering, scattering and sorting."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

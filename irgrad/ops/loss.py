@@ -1,0 +1,7 @@
+"""Losses."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

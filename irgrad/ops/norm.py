@@ -1,0 +1,7 @@
+"""Normalisations."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

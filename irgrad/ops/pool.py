@@ -1,0 +1,7 @@
+"""Pooling and its adjoints."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

@@ -1,0 +1,7 @@
+"""Reductions, cumulative sums and arg-reductions."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

@@ -1,0 +1,7 @@
+"""The softmax family."""
+
+from __future__ import annotations
+
+from irgrad.op import OpTable
+
+ops = OpTable()

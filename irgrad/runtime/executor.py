@@ -1,0 +1,75 @@
+"""What every executor offers, and the call that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from irgrad.graph import Graph
+from irgrad.plugin import registry
+
+__all__ = ["Executable", "MemoryReport", "compile"]
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What a run needed.
+
+    Attributes:
+        measured_peak: the most bytes that results of nodes held at one time during the last run (feeds and constants not
+            counted, two views of one buffer counted once).
+        timeline: (node name, live bytes after it ran) for each node of the last run.
+    """
+
+    measured_peak: int = 0
+    timeline: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+
+
+@runtime_checkable
+class Executable(Protocol):
+    """A graph that is ready to run."""
+
+    @property
+    def graph(self) -> Graph:
+        """The graph, as it was compiled."""
+        ...
+
+    @property
+    def memory(self) -> MemoryReport:
+        """What the last run needed."""
+        ...
+
+    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Args:
+            feeds: input name → array (never written to). A parameter may be fed too, which then replaces the model's own
+                array in this run.
+
+        Returns:
+            Output name → array. The arrays belong to the caller and stay as they are whatever runs later.
+
+        Raises:
+            FeedError: a feed is missing, unknown, or has another dtype or shape than the input.
+            ExecutionError: a node failed; the message names it.
+        """
+        ...
+
+
+def compile(graph: Graph, executor: str = "numpy", **options: Any) -> Executable:
+    """Prepare a graph for running.
+
+    Args:
+        graph: any graph; it is copied, so that later changes of it do not matter.
+        executor: the name of an executor: "numpy", or one that a plugin provides.
+        options: what the executor takes.
+
+    Raises:
+        PluginError: there is no such executor.
+    """
+    made = registry.get("executors", executor)(graph, **options)
+    assert isinstance(made, Executable)
+    return made

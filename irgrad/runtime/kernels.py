@@ -1,0 +1,94 @@
+"""The kernel of a node: the operation's own, else onnx's reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from irgrad.errors import ExecutionError
+from irgrad.graph import OPSET, Graph
+from irgrad.op import Call, Kernel
+from irgrad.proto import node_to_proto
+from irgrad.types import Type, type_to_proto
+
+__all__ = ["bind", "deliver", "evaluate", "reference_kernel", "results_of"]
+
+
+def bind(call: Call) -> Kernel:
+    """The kernel for one node.
+
+    Raises:
+        ExecutionError: neither irgrad nor onnx.reference can run the operation.
+    """
+    kernel = call.op.bind(call)
+    return reference_kernel(call) if kernel is None else kernel
+
+
+def evaluate(call: Call, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """Run one node at once on concrete operands; one result per output."""
+    kernel = bind(call)
+    with np.errstate(all="ignore"):
+        return results_of(kernel(*operands), call.n_outputs)
+
+
+def results_of(result: Any, count: int) -> tuple[Any, ...]:
+    """What a kernel returned as a tuple of `count` arrays (numpy's scalars made 0-d arrays, lists left alone)."""
+    results = result if isinstance(result, tuple) else (result,)
+    if len(results) < count:
+        raise ExecutionError(f"its kernel returned {len(results)} results for {count} outputs")
+    return tuple(r if isinstance(r, list) or r is None else np.asarray(r) for r in results[:count])
+
+
+def deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Put a result into `out` where there is one, for kernels that cannot compute in place."""
+    if out is None:
+        return result
+    np.copyto(out, result)
+    return out
+
+
+def reference_kernel(call: Call) -> Kernel:
+    """A kernel that runs onnx.reference on one node.
+
+    Raises:
+        ExecutionError: it cannot.
+    """
+    op = call.op
+    if op.schema is None or any(isinstance(a, Graph) for a in call.attrs.values()):
+        raise ExecutionError(f"no kernel is known for {op.qualified_name}; a plugin can bring one")
+    inputs = ["" if t is None else f"i{k}" for k, t in enumerate(call.inputs)]
+    outputs = [f"o{k}" for k in range(call.n_outputs)]
+    node = node_to_proto(op.name, op.domain, _explicit(call), inputs, outputs)
+    domains = {"": OPSET, op.domain: OPSET if op.domain == "" else op.schema.since_version}
+    model = helper.make_model(
+        helper.make_graph(
+            [node],
+            "one",
+            [_value_info(n, t) for n, t in zip(inputs, call.inputs, strict=True) if t is not None],
+            [_value_info(n, t) for n, t in zip(outputs, call.outputs, strict=True)],
+        ),
+        opset_imports=[helper.make_opsetid(d, v) for d, v in domains.items()],
+    )
+    try:
+        evaluator = ReferenceEvaluator(model)
+    except Exception as error:  # the reference raises NotImplementedError, RuntimeContextError and others here
+        raise ExecutionError(f"no kernel is known for {op.qualified_name}, and onnx.reference says: {error}") from None
+
+    def kernel(*operands: Any, out: np.ndarray | None = None) -> Any:
+        feeds = {name: operand for name, operand in zip(inputs, operands, strict=True) if name}
+        results: Any = evaluator.run(None, feeds)
+        return tuple(results) if len(results) != 1 else deliver(results[0], out)
+
+    return kernel
+
+
+def _explicit(call: Call) -> Mapping[str, Any]:
+    return {name: value for name, value in call.attrs.items() if value is not None}
+
+
+def _value_info(name: str, type: Type) -> Any:
+    return helper.make_value_info(name, type_to_proto(type))

@@ -1,0 +1,1 @@
+"""Passes: transformations of graphs. One file per pass; a folder where a family needs several."""

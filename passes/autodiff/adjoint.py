@@ -1,0 +1,252 @@
+"""The adjoint: backward nodes for a graph, by the chain rule from the outputs down.
+
+`accumulate_adjoints` is the engine. It walks the nodes between the values asked for and the seeded outputs in reverse
+topological order, calls each operation's rule once, undoes broadcasting and sums the cotangents of a value that is used
+several times. Rules emit nodes, so that the result is an ordinary graph which can be differentiated again.
+
+Reference: Griewank and Walther, Evaluating Derivatives, 2nd edition, SIAM 2008, chapter 3 (the reverse mode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from irgrad.builder import AdjointBuilder
+from irgrad.errors import AdjointError, IrgradError, UnsupportedOpError
+from irgrad.graph import Graph, Node, Value
+from irgrad.op import ZERO
+from irgrad.passes.autodiff.expand import can_expand, expand
+from irgrad.types import Dim, TensorType
+
+__all__ = ["accumulate_adjoints"]
+
+
+def accumulate_adjoints(
+    graph: Graph,
+    seeds: Mapping[Value, Value],
+    wrt: Sequence[Value],
+    stop: Iterable[Value] = (),
+) -> list[Value | None]:
+    """Add backward nodes to `graph` that compute the cotangents of `wrt`.
+
+    Args:
+        graph: changed in place: backward nodes are added, and a node on the path that has no rule but an expansion is
+            replaced by that.
+        seeds: differentiated value → its cotangent, a value of the same type.
+        wrt: floating-point values; inputs, constants or intermediates.
+        stop: values that count as constants: no gradient flows through them to what they were computed from.
+
+    Returns:
+        The cotangent of each value of `wrt`, in order; None where no seeded value depends on it.
+
+    Raises:
+        AdjointError: a value of `wrt` carries no gradient (integers, booleans, strings).
+        UnsupportedOpError: nodes on the path have neither a rule nor an expansion, or use a mode that their rule does not
+            handle; all of them are named and the graph is left as it was up to expansions.
+    """
+    for value in wrt:
+        if not value.type.differentiable:
+            raise AdjointError(f"there is no gradient with respect to {value!r}: only floating-point values carry gradients")
+    renewed: dict[Value, Value] = {}
+    path = _expanded_path(graph, seeds, wrt, stop, renewed)
+    wrt = [renewed.get(value, value) for value in wrt]
+    stopped = {renewed.get(value, value) for value in stop}
+    active = _active_values(graph, wrt, stopped)
+    b = AdjointBuilder(graph, active)
+    pending: dict[Value, list[Value]] = {renewed.get(value, value): [seed] for value, seed in seeds.items()}
+    results: dict[Value, Value | None] = {}
+    refused: list[str] = []
+    for node in reversed(path):
+        with b.at(origin=node.origin or node.name):
+            cotangents = [None if v in stopped else _total(b, pending, v, results) for v in node.outputs]
+            if all(c is None for c in cotangents):
+                continue
+            try:
+                contributions = _apply_rule(b, node, cotangents)
+            except UnsupportedOpError as error:
+                refused.append(f"{_describe(node)}: {error}")
+                continue
+            for operand, cotangent in zip(node.inputs, contributions, strict=False):
+                if operand is not None and cotangent is not None and operand in active:
+                    pending.setdefault(operand, []).append(_unbroadcast(b, node, operand, cotangent))
+    if refused:
+        raise _unsupported(refused, "use a mode that their adjoint rule does not handle")
+    for value in wrt:
+        producer = value.producer
+        with b.at(origin=None if producer is None else producer.name):
+            results[value] = _total(b, pending, value, results)
+    return [results[value] for value in wrt]
+
+
+def _total(
+    b: AdjointBuilder, pending: dict[Value, list[Value]], value: Value, results: dict[Value, Value | None]
+) -> Value | None:
+    """The cotangent of a value once all of its uses have contributed; the sum is emitted once."""
+    if value in results:
+        return results[value]
+    parts = pending.pop(value, [])
+    if not parts:
+        total = None
+    elif len(parts) == 1:
+        total = parts[0]
+    elif len(parts) == 2:
+        total = b.op("Add", *parts)
+    else:
+        total = b.op("Sum", *parts)
+    results[value] = total
+    return total
+
+
+# --- which nodes, which values ----------------------------------------------------------------------------------------
+
+
+def _active_values(graph: Graph, wrt: Iterable[Value], stopped: set[Value]) -> set[Value]:
+    """The values that depend differentiably on one of `wrt` (those included)."""
+    active = {value for value in wrt if value not in stopped} | set(wrt)
+    for node in graph.nodes():
+        if node.op.gradient is ZERO:
+            continue
+        if any(value in active and value not in stopped for value in node.inputs if value is not None):
+            active.update(v for v in node.outputs if v.type.differentiable)
+    return active
+
+
+def _expanded_path(
+    graph: Graph, outputs: Iterable[Value], wrt: Sequence[Value], stop: Iterable[Value], renewed: dict[Value, Value]
+) -> list[Node]:
+    """The nodes from `wrt` to `outputs`, each of which has a rule; those that lack one are expanded first.
+
+    Expanding makes new values in place of a node's outputs; `renewed` tells which.
+    """
+    while True:
+        stopped = {renewed.get(value, value) for value in stop}
+        active = _active_values(graph, [renewed.get(value, value) for value in wrt], stopped)
+        path = _path(graph, {renewed.get(value, value) for value in outputs} & active, active, stopped)
+        bare = [node for node in path if node.op.gradient is None]
+        if not bare:
+            return path
+        missing = [node for node in bare if not can_expand(node)]
+        if missing:
+            raise _unsupported(
+                [_describe(node) for node in missing], "on the path have neither an adjoint rule nor an expansion"
+            )
+        for node in bare:
+            fresh = expand(graph, node)
+            for old, value in renewed.items():
+                renewed[old] = fresh.get(value, value)
+            renewed.update(fresh)
+
+
+def _path(graph: Graph, wanted: set[Value], active: set[Value], stopped: set[Value]) -> list[Node]:
+    path: list[Node] = []
+    for node in reversed(graph.nodes()):
+        if node.op.gradient is ZERO or not any(v in wanted and v not in stopped for v in node.outputs):
+            continue
+        operands = [v for v in node.inputs if v is not None and v in active]
+        if operands:
+            path.append(node)
+            wanted.update(operands)
+    return path[::-1]
+
+
+def _describe(node: Node) -> str:
+    operands = ", ".join("_" if v is None else str(v.type) for v in node.inputs)
+    return f"{node.name!r} = {node.op.qualified_name}({operands})"
+
+
+def _unsupported(nodes: list[str], what: str) -> UnsupportedOpError:
+    shown = "; ".join(nodes[:20]) + (f"; and {len(nodes) - 20} more" if len(nodes) > 20 else "")
+    return UnsupportedOpError(f"{len(nodes)} node(s) {what}: {shown}", nodes)
+
+
+# --- one node ---------------------------------------------------------------------------------------------------------
+
+
+def _apply_rule(b: AdjointBuilder, node: Node, cotangents: Sequence[Value | None]) -> list[Value | None]:
+    rule = node.op.gradient
+    assert callable(rule)
+    try:
+        result = rule(b, node, *cotangents)
+    except (IrgradError, AssertionError) as error:
+        if isinstance(error, UnsupportedOpError):
+            raise
+        raise AdjointError(f"the adjoint rule of {_describe(node)} failed: {error}") from error
+    contributions = [result] if result is None or isinstance(result, Value) else list(result)
+    if len(contributions) > len(node.inputs):
+        raise AdjointError(f"the adjoint rule of {_describe(node)} returned {len(contributions)} cotangents")
+    return contributions
+
+
+def _unbroadcast(b: AdjointBuilder, node: Node, value: Value, cotangent: Value) -> Value:
+    """The cotangent summed over the axes along which the operand was broadcast, so that it has the operand's type."""
+    if not isinstance(value.type, TensorType) or not isinstance(cotangent.type, TensorType):
+        return cotangent
+    if cotangent.dtype != value.dtype:
+        raise AdjointError(
+            f"the adjoint rule of {_describe(node)} returned a cotangent of type {cotangent.type} for %{value.name}, "
+            f"which is {value.type}"
+        )
+    have, want = cotangent.shape, value.shape
+    if have is not None and have == want and None not in have:
+        return cotangent
+    positions = node.op.broadcasts
+    if positions is False or (positions is not True and node.inputs.index(value) not in positions):
+        if have is not None and want is not None and not _may_equal(have, want):
+            raise AdjointError(
+                f"the adjoint rule of {_describe(node)} returned a cotangent of shape {list(have)} for %{value.name}, "
+                f"whose shape is {list(want)}"
+            )
+        return cotangent
+    axes = _summed_axes(node, value, cotangent)
+    if axes is None:
+        return b.op("irgrad.SumTo", cotangent, b.shape_of(value))
+    if not axes:
+        return cotangent
+    assert have is not None and want is not None
+    extra = len(have) - len(want)
+    summed = b.reduce_sum(cotangent, axes, keepdims=max(axes) >= extra)
+    if max(axes) >= extra and extra:
+        summed = b.reshape_like(summed, value)
+    return summed
+
+
+def _may_equal(a: Sequence[Dim], b: Sequence[Dim]) -> bool:
+    return len(a) == len(b) and all(
+        not (isinstance(x, int) and isinstance(y, int)) or x == y for x, y in zip(a, b, strict=True)
+    )
+
+
+def _summed_axes(node: Node, value: Value, cotangent: Value) -> list[int] | None:
+    """The axes of the cotangent to sum over, None where that cannot be told before shapes are known."""
+    have, want = cotangent.shape, value.shape
+    if have is None or want is None or len(want) > len(have):
+        return None
+    extra = len(have) - len(want)
+    axes = list(range(extra))
+    for axis in range(extra, len(have)):
+        mine, its = want[axis - extra], have[axis]
+        if mine == its and mine is not None:
+            continue
+        if mine == 1 and its is not None:
+            # A symbol of size 1 would be summed over one element: right as well.
+            axes.append(axis)
+        elif (isinstance(mine, int) and mine != 1) or not _others_may_widen(node, value, len(have) - axis):
+            continue
+        else:
+            return None
+    return axes
+
+
+def _others_may_widen(node: Node, value: Value, from_the_end: int) -> bool:
+    """Whether another operand may be longer along an axis, counted from the last one, than a `value` of size 1 there."""
+    for other in node.inputs:
+        if other is None or other is value:
+            continue
+        shape = other.shape
+        if shape is None:
+            return True
+        if len(shape) >= from_the_end and shape[-from_the_end] not in (1, value.shape[-from_the_end] if value.shape else 1):
+            return True
+        if len(shape) >= from_the_end and shape[-from_the_end] is None:
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Simplification: canonical forms, constants folded, common subexpressions merged, dead nodes removed."""

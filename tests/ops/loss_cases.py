@@ -1,0 +1,7 @@
+"""Cases of irgrad/ops/loss.py."""
+
+from __future__ import annotations
+
+from tests.ops.harness import Case
+
+CASES: list[Case] = []
