@@ -8,22 +8,24 @@ is inconclusive, which is not a pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from irgrad.builder import Builder
 from irgrad.errors import AdjointError
-from irgrad.graph import Graph
+from irgrad.graph import Graph, Value
 from irgrad.passes.autodiff.derivatives import Vjp, Wrt, resolve_outputs, resolve_wrt
 from irgrad.passes.convert_float import ConvertFloat
-from irgrad.runtime import Executable, compile
+from irgrad.runtime import compile
 from irgrad.types import is_differentiable
 
-__all__ = ["GradientCheck", "check_grads", "directional_check"]
+__all__ = ["GradientCheck", "GradientChecker", "check_grads"]
 
-_WIDTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+# The likeliest first: the search ends at the first width that is sure of its result.
+_WIDTHS = (1e-4, 1e-5, 1e-3, 1e-6, 1e-2, 1e-7)
 
 
 @dataclass(frozen=True)
@@ -86,71 +88,112 @@ def check_grads(
     Raises:
         AdjointError: a direction disagrees, or finite differences are inconclusive along it.
     """
-    double = graph.copy()
-    ConvertFloat("f64").run(double)
-    arrays = {name: _as_double(feed) for name, feed in feeds.items()}
-    joint = double.copy()
-    Vjp(wrt, outputs).run(joint)
-    forward, backward = compile(double), compile(joint)
-    rng = np.random.default_rng(seed)
+    checker = GradientChecker(graph, feeds, wrt, outputs, rtol=rtol)
+    generator = np.random.default_rng(seed)
     results = []
     for _ in range(directions):
-        result = directional_check(double, forward, joint, backward, arrays, wrt, outputs, rng, rtol)
+        result = checker.check(generator)
         results.append(result)
         if not result.ok:
             verdict = "disagrees with" if result.conclusive else "cannot be judged by"
             raise AdjointError(
-                f"the gradient {verdict} finite differences: analytic {result.analytic:.12g}, numeric {result.numeric:.12g} "
-                f"± {result.uncertainty:.2g}, relative error {result.error:.3g} (tolerance {rtol:g})"
+                f"the gradient {verdict} finite differences: analytic {result.analytic:.12g}, numeric "
+                f"{result.numeric:.12g} ± {result.uncertainty:.2g}, relative error {result.error:.3g} (tolerance {rtol:g})"
             )
     return results
 
 
-def directional_check(
-    double: Graph,
-    forward: Executable,
-    joint: Graph,
-    backward: Executable,
-    feeds: Mapping[str, Any],
-    wrt: Wrt,
-    outputs: Sequence[str] | None,
-    rng: np.random.Generator,
-    rtol: float,
-) -> GradientCheck:
-    """One direction of `check_grads`, for callers that have compiled both graphs already (in float64)."""
-    values = resolve_wrt(double, wrt)
-    names = list(resolve_outputs(double, outputs))
-    base = forward(feeds)
-    cotangents = {f"{name}_cotangent": rng.standard_normal(base[name].shape) for name in names}
-    gradients = backward({**feeds, **cotangents})
-    start = {v.name: np.asarray(feeds.get(v.name, v.constant)) for v in values}
-    direction = {name: _unit(rng, array.shape) for name, array in start.items()}
-    products = {n: float(np.vdot(gradients[joint.gradients[n]], direction[n])) for n in start}
+class GradientChecker:
+    """Compiles a graph and its vector-Jacobian product once, in float64, for any number of directions.
 
-    def along(step: float) -> float:
-        moved = {name: array + step * direction[name] for name, array in start.items()}
-        results = forward({**feeds, **moved})
-        # Differences are summed, not sums subtracted: the large common part cancels element by element.
-        return sum(float(np.vdot(cotangents[f"{n}_cotangent"], results[n] - base[n])) for n in names)
+    The arguments are those of `check_grads`.
+    """
 
-    numeric, uncertainty = _derivative(along)
-    analytic = sum(products.values())
-    size = sum(float(np.linalg.norm(gradients[joint.gradients[n]])) for n in start)
-    scale = max(abs(analytic), abs(numeric), 1e-3 * size, 1e-12)
-    return GradientCheck(analytic, numeric, uncertainty, scale, rtol)
+    def __init__(
+        self,
+        graph: Graph,
+        feeds: Mapping[str, Any],
+        wrt: Wrt = "inputs",
+        outputs: Sequence[str] | None = None,
+        *,
+        rtol: float = 1e-5,
+    ) -> None:
+        double = graph.copy()
+        ConvertFloat("f64").run(double)
+        self._rtol = rtol
+        self._feeds = {name: _as_double(feed) for name, feed in feeds.items()}
+        self._start = _movable(double, resolve_wrt(double, wrt), self._feeds)
+        self._outputs = list(resolve_outputs(double, outputs))
+        joint = double.copy()
+        Vjp(list(self._start), outputs).run(joint)
+        self._gradients = {name: joint.gradients[name] for name in self._start}
+        self._forward, self._backward = compile(double), compile(joint)
+        self._base = self._forward(self._feeds)
+
+    def check(self, generator: np.random.Generator, names: Sequence[str] | None = None) -> GradientCheck:
+        """One random direction.
+
+        Args:
+            generator: draws the direction and the cotangents.
+            names: the values to perturb, of those in `wrt`; all of them by default.
+        """
+        cotangents = {n: generator.standard_normal(self._base[n].shape) for n in self._outputs}
+        results = self._backward({**self._feeds, **{f"{n}_cotangent": c for n, c in cotangents.items()}})
+        gradients = {name: results[self._gradients[name]] for name in (names or self._start)}
+        direction = {name: _unit(generator, gradient.shape) for name, gradient in gradients.items()}
+
+        def along(step: float) -> float:
+            moved = {name: self._start[name] + step * direction[name] for name in direction}
+            results = self._forward({**self._feeds, **moved})
+            # Differences are summed, not sums subtracted: the large common part cancels element by element.
+            return sum(float(np.vdot(cotangents[n], results[n] - self._base[n])) for n in self._outputs)
+
+        analytic = sum(float(np.vdot(gradient, direction[name])) for name, gradient in gradients.items())
+        floor = max(1e-3 * sum(float(np.linalg.norm(g)) for g in gradients.values()), 1e-12)
+        numeric, uncertainty = _derivative(along, 0.1 * self._rtol, max(floor, abs(analytic)))
+        return GradientCheck(analytic, numeric, uncertainty, max(abs(analytic), abs(numeric), floor), self._rtol)
 
 
-def _derivative(function: Any) -> tuple[float, float]:
+def _movable(graph: Graph, values: Sequence[Value], feeds: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Name → array of what to perturb, so that each of `values` moves.
+
+    An intermediate cannot be fed, so `graph` is given an input `<name>_shift` that is added to it; it starts at zero (in
+    `feeds` too), and its gradient is that of the intermediate.
+    """
+    inner = [value for value in values if value.producer is not None]
+    if inner:
+        probe = graph.copy()
+        probe.set_outputs([probe.value(value.name) for value in inner])
+        found = compile(probe)(feeds)
+    start: dict[str, np.ndarray] = {}
+    for value in values:
+        if value.producer is None:
+            start[value.name] = np.asarray(feeds.get(value.name, value.constant))
+            continue
+        shift = graph.add_input(f"{value.name}_shift", value.type)
+        moved = Builder(graph, near=value.producer).op("Add", value, shift)
+        (adder,) = [user for user in value.users if moved in user.outputs]
+        graph.replace_all_uses(value, moved)
+        graph.set_input(adder, 0, value)
+        start[shift.name] = feeds[shift.name] = np.zeros_like(found[value.name])
+    return start
+
+
+def _derivative(function: Callable[[float], float], rtol: float, scale: float) -> tuple[float, float]:
+    """The derivative at 0 of a function that is 0 there, and how far off it may be."""
     best = (0.0, float("inf"))
     for width in _WIDTHS:
-        coarse = (function(width) - function(-width)) / (2 * width)
-        fine = (function(width / 2) - function(-width / 2)) / width
+        fine = [function(step * width / 2) for step in (-1, 1)]
+        coarse = [function(step * width) for step in (-1, 1)]
+        central = (fine[1] - fine[0]) / width
+        value = (4 * central - (coarse[1] - coarse[0]) / (2 * width)) / 3
         # A kink at or near the point does not show in central differences, but it does in a one-sided one.
-        onesided = (4 * function(width / 2) - function(width)) / width
-        value = (4 * fine - coarse) / 3
-        spread = max(abs(value - fine), 0.1 * abs(value - onesided))
+        onesided = (4 * fine[1] - coarse[1]) / width
+        spread = max(abs(value - central), 0.1 * abs(value - onesided))
         if np.isfinite(value) and spread < best[1]:
             best = (value, spread)
+        if best[1] <= rtol * scale:
+            break
     return best
 
 
