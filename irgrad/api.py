@@ -5,13 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from irgrad.frontend import load as read
 from irgrad.graph import Graph
 from irgrad.passes.autodiff.derivatives import Grad, Hvp, Jvp, Vjp, Wrt
+from irgrad.passes.autodiff.gradient_op import GRADIENT_OP, LowerGradientOp
 from irgrad.passes.loss import Loss
 from irgrad.passes.simplify import Simplify
 from irgrad.pipeline import Pass, Pipeline
 
-__all__ = ["apply", "grad", "hvp", "jvp", "vjp"]
+__all__ = ["apply", "grad", "hvp", "jvp", "load", "vjp"]
+
+
+def load(source: Any, frontend: str | None = None, **options: Any) -> Graph:
+    """Read a model into a graph, in today's opset.
+
+    Gradient nodes of ai.onnx.preview.training are replaced by the backward nodes that they stand for.
+
+    Args:
+        source: a path, bytes, a ModelProto, or whatever else an installed frontend accepts.
+        frontend: the name of the frontend to use; by default the first, by name, that accepts the source.
+        options: what that frontend takes.
+
+    Raises:
+        UsageError: the path does not exist, or no frontend accepts the source.
+        ModelError: the model is defective; the subclass says how.
+    """
+    graph = read(source, frontend, **options)
+    if any(node.op.qualified_name == GRADIENT_OP for node in graph.nodes()):
+        LowerGradientOp().run(graph)
+    return graph
 
 
 def grad(

@@ -11,7 +11,7 @@ from onnx import helper
 
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Graph, Node, Operand, Role, Value, active_emitter
-from irgrad.infer import infer_contents, infer_types
+from irgrad.infer import follows_contents, infer_contents, infer_types
 from irgrad.op import Call, Op, find_op
 from irgrad.types import TensorType, Type
 
@@ -108,8 +108,10 @@ class Builder:
             origin=self.origin,
             near=self.near,
         )
-        for value, contents in zip(node.outputs, infer_contents(call_of(op, given, operands, outputs, types)), strict=True):
-            value.contents = contents
+        if follows_contents(op):
+            contents = infer_contents(call_of(op, given, operands, outputs, types))
+            for value, known in zip(node.outputs, contents, strict=True):
+                value.contents = known
         return node
 
     @contextmanager
@@ -160,7 +162,10 @@ class Builder:
 
     def reshape_like(self, value: Value, like: Value) -> Value:
         """`value` with the shape of `like`, which has as many elements."""
-        return self.op("Reshape", value, self.shape_of(like))
+        static = like.tensor_type.static_shape
+        # A size of 0 is meant literally here; Reshape would read it as "whatever the operand has there".
+        literal = static is None or 0 in static
+        return self.op("Reshape", value, self.shape_of(like), allowzero=1 if literal else None)
 
     def zeros_like(self, value: Value) -> Value:
         """Zeros of a tensor's shape and dtype."""

@@ -25,6 +25,13 @@ plugin = Plugin(
         "grad": _lazy("irgrad.passes.autodiff.derivatives", "Grad"),
         "jvp": _lazy("irgrad.passes.autodiff.derivatives", "Jvp"),
         "hvp": _lazy("irgrad.passes.autodiff.derivatives", "Hvp"),
+        "loss": _lazy("irgrad.passes.loss", "Loss"),
+        "canonicalize": _lazy("irgrad.passes.simplify.canonicalize", "Canonicalize"),
+        "fold": _lazy("irgrad.passes.simplify.fold", "Fold"),
+        "cse": _lazy("irgrad.passes.simplify.cse", "CommonSubexpressions"),
+        "dce": _lazy("irgrad.passes.simplify.dce", "DeadCode"),
+        "simplify": _lazy("irgrad.passes.simplify.fixpoint", "Simplify"),
+        "convert_float": _lazy("irgrad.passes.convert_float", "ConvertFloat"),
     },
     executors={"numpy": _lazy("irgrad.runtime.interpreter", "NumpyExecutable")},
 )

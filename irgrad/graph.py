@@ -8,7 +8,7 @@ stores adjacency. Everything changes through the mutators below, each O(degree o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from difflib import get_close_matches
 from enum import Enum
@@ -117,19 +117,24 @@ class Value:
     @property
     def producer(self) -> Node | None:
         """The node that makes this value; None for an input or a constant."""
-        for node in self._graph._dag.pred[self]:
+        for node in self._graph._pred[self]:
             return node  # type: ignore[no-any-return]
         return None
 
     @property
     def users(self) -> list[Node]:
         """The nodes that read this value, each once, in the order in which they began to."""
-        return list(self._graph._dag.succ[self])
+        return list(self._graph._succ[self])
 
     @property
     def constant(self) -> np.ndarray | None:
         """The array of a constant, otherwise None."""
         return self._graph._constants.get(self)
+
+    @property
+    def is_output(self) -> bool:
+        """Whether the graph returns this value, under whatever name."""
+        return self in self._graph._returned
 
     def __repr__(self) -> str:
         return f"%{self._name}: {self._type}"
@@ -248,6 +253,11 @@ class Node:
             return self.attrs[name]
         return self.op.defaults.get(name, default)
 
+    @property
+    def subgraphs(self) -> list[Graph]:
+        """The graphs among the attributes: the branches of an If, the body of a Loop or Scan."""
+        return [value for value in self.attrs.values() if isinstance(value, Graph)]
+
     def __repr__(self) -> str:
         outputs = ", ".join(f"%{v.name}" for v in self._outputs)
         operands = ", ".join("_" if v is None else f"%{v.name}" for v in self._inputs)
@@ -273,8 +283,12 @@ class Graph:
         self.gradients: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
         self._dag: nx.DiGraph[Any] = nx.DiGraph()
+        # networkx's own adjacency dicts, read only: its views cost a wrapper object at each look.
+        self._pred: Mapping[Any, Mapping[Any, Any]] = cast("Any", self._dag)._pred
+        self._succ: Mapping[Any, Mapping[Any, Any]] = cast("Any", self._dag)._succ
         self._inputs: list[Value] = []
         self._outputs: dict[str, Value] = {}
+        self._returned: set[Value] = set()  # the values of _outputs, so that asking about one is O(1)
         self._constants: dict[Value, np.ndarray] = {}
         self._values: dict[str, Value] = {}
         self._node_names: dict[str, Node] = {}
@@ -353,6 +367,13 @@ class Graph:
             return self._node_names[name]
         except KeyError:
             raise GraphError(f"there is no node {name!r} in the graph{_suggest(name, self._node_names)}") from None
+
+    def walk(self) -> Iterator[Graph]:
+        """The graph and all subgraphs inside it, outer ones first; each may be changed before the next is asked for."""
+        waiting = [self]
+        for graph in waiting:
+            yield graph
+            waiting += [inner for node in graph._node_names.values() for inner in node.subgraphs]
 
     def has_value(self, name: str) -> bool:
         return name in self._values
@@ -468,9 +489,12 @@ class Graph:
             for index, value in enumerate(user._inputs):
                 if value is old:
                     self.set_input(user, index, new)
-        for name, value in self._outputs.items():
-            if value is old:
-                self._outputs[name] = new
+        if old in self._returned:
+            self._returned.discard(old)
+            self._returned.add(new)
+            for name, value in self._outputs.items():
+                if value is old:
+                    self._outputs[name] = new
 
     def erase(self, thing: Node | Value) -> None:
         """Remove a node with its outputs, or an input or constant, that nothing uses.
@@ -482,9 +506,9 @@ class Graph:
             raise GraphError(f"{thing!r} is made by a node; erase that node instead")
         values = [thing] if isinstance(thing, Value) else thing._outputs
         for value in values:
-            if self._dag.succ[value]:
+            if self._succ[value]:
                 raise GraphError(f"{value!r} is still used by {value.users[0]!r}")
-            if any(value is output for output in self._outputs.values()):
+            if value in self._returned:
                 raise GraphError(f"{value!r} is an output of the graph")
         for value in values:
             self._dag.remove_node(value)
@@ -513,6 +537,7 @@ class Graph:
         if len(dict(pairs)) != len(pairs):
             raise GraphError("a value is listed twice among the outputs; give a mapping with a name for each")
         self._outputs = dict(pairs)
+        self._returned = {value for _, value in pairs}
 
     def set_type(self, value: Value, type: Type) -> None:
         """Replace the type of a value by one that says more (or other) about it."""
@@ -555,6 +580,7 @@ class Graph:
         mapped: dict[Value, Value] = {}
         for value in self._inputs:
             mapped[value] = other.add_input(value.name, value.type)
+            mapped[value].contents = value.contents
         for value, array in self._constants.items():
             mapped[value] = other.add_constant(array, value.name, parameter=value.is_parameter)
         for node in self.nodes():
@@ -595,7 +621,7 @@ class Graph:
     def _sorted(self) -> list[Node]:
         producers: dict[Node, int] = {}
         ready: list[tuple[tuple[int, int], Node]] = []
-        pred, succ = self._dag.pred, self._dag.succ
+        pred, succ = self._pred, self._succ
         for node in self._node_names.values():
             waits = sum(1 for value in pred[node] if pred[value])
             producers[node] = waits

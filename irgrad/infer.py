@@ -8,19 +8,20 @@ construction are followed symbolically (`Value.contents`), so that
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from onnx import helper, numpy_helper, shape_inference
 
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import MAX_CONTENTS, OPSET
-from irgrad.op import Call
+from irgrad.op import Call, Op
 from irgrad.proto import node_to_proto
 from irgrad.types import Dim, TensorType, Type, divide_dims, multiply_dims, type_from_proto, type_to_proto
 
-__all__ = ["infer_contents", "infer_types"]
+__all__ = ["follows_contents", "infer_contents", "infer_types", "slice_range"]
 
 _DATA_LIMIT = 1024  # elements of a constant that onnx is given as data: axes, shapes, scales, never weights
 
@@ -35,7 +36,7 @@ def infer_types(call: Call) -> list[Type]:
     """
     if call.op.infer_rule is not None:
         return list(call.op.infer_rule(call))
-    types = _onnx_types(call) if call.op.schema is not None else [None] * call.n_outputs
+    types = list(_onnx_types(call)) if call.op.schema is not None else [None] * call.n_outputs
     refine = _REFINE.get(call.op.qualified_name)
     if refine is not None and isinstance(types[0], TensorType):
         shape = refine(call)
@@ -55,36 +56,75 @@ def _merge(a: tuple[Dim, ...] | None, b: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return tuple(y if x is None else x for x, y in zip(a, b, strict=True))
 
 
-def _onnx_types(call: Call) -> list[Type | None]:
-    schema = call.op.schema
-    assert schema is not None
-    names = ["" if t is None else f"i{k}" for k, t in enumerate(call.inputs)]
-    outputs = [f"o{k}" for k in range(call.n_outputs)]
-    node = node_to_proto(call.op.name, call.op.domain, call.attrs, names, outputs)
-    types = {f"i{k}": type_to_proto(t) for k, t in enumerate(call.inputs) if t is not None}
+def _onnx_types(call: Call) -> Sequence[Type | None]:
+    """What onnx infers; asked once for the same question, since models repeat themselves."""
+    data = _data(call)
+    key = _memo_key(call, data)
+    if key is None:
+        return _ask_onnx(call, data)
+    found = _memo.get(key)
+    if found is None:
+        if len(_memo) >= _MEMO_LIMIT:
+            _memo.clear()
+        found = _memo[key] = _ask_onnx(call, data)
+    return found
+
+
+_MEMO_LIMIT = 65536
+_TERM = r"[A-Za-z ]*(\.\.\.)?[A-Za-z ]*"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
+_memo: dict[Any, Sequence[Type | None]] = {}
+
+
+def _data(call: Call) -> dict[int, np.ndarray]:
+    """Operand → array for what onnx is given as data: small constants, and shapes whose every element is a number."""
     data = {}
-    for k in range(len(call.inputs)):
-        array = call.constants.get(k)
-        contents = call.contents.get(k)
+    for k, operand in enumerate(call.inputs):
+        array, contents = call.constants.get(k), call.contents.get(k)
         if array is None and contents is not None and all(isinstance(d, int) for d in contents):
-            operand = call.inputs[k]
             assert isinstance(operand, TensorType)
             array = np.array(contents, operand.dtype)
             array = array.reshape(()) if operand.rank == 0 else array
         if array is not None and array.size <= _DATA_LIMIT and array.dtype != object:
-            data[f"i{k}"] = numpy_helper.from_array(array)
+            data[k] = array
+    return data
+
+
+def _memo_key(call: Call, data: dict[int, np.ndarray]) -> Any:
+    """What the answer depends on, or None where that cannot be hashed (arrays and graphs among the attributes)."""
+    attrs = tuple(call.attrs.items())
+    arrays = tuple((k, a.shape, a.tobytes()) for k, a in data.items())
+    key = (call.op, attrs, call.inputs, call.n_outputs, arrays)
+    try:
+        hash(attrs)
+    except TypeError:
+        return None
+    return key
+
+
+def _ask_onnx(call: Call, data: dict[int, np.ndarray]) -> Sequence[Type | None]:
+    schema = call.op.schema
+    assert schema is not None
+    if call.op.qualified_name == "Einsum" and not _EQUATION.fullmatch(str(call.attrs.get("equation"))):
+        # onnx's own inference never returns from some of these.
+        raise TypeInferenceError(f"{call.attrs.get('equation')!r} is not an equation that Einsum takes")
+    names = ["" if t is None else f"i{k}" for k, t in enumerate(call.inputs)]
+    outputs = [f"o{k}" for k in range(call.n_outputs)]
+    node = node_to_proto(call.op.name, call.op.domain, call.attrs, names, outputs)
+    types = {f"i{k}": type_to_proto(t) for k, t in enumerate(call.inputs) if t is not None}
+    protos = {f"i{k}": numpy_helper.from_array(array) for k, array in data.items()}
     domains = {"": OPSET}
     if call.op.domain:
         domains[call.op.domain] = schema.since_version
     try:
         found = shape_inference.infer_node_outputs(
-            schema, node, types, data, opset_imports=[helper.make_opsetid(d, v) for d, v in domains.items()]
+            schema, node, types, protos, opset_imports=[helper.make_opsetid(d, v) for d, v in domains.items()]
         )
     except Exception as error:  # onnx raises RuntimeError, ValueError and its own InferenceError here
         text = " ".join(str(error).split())
         operands = ", ".join("_" if t is None else str(t) for t in call.inputs)
         raise TypeInferenceError(f"{call.op.qualified_name}({operands}) does not type-check: {text}") from None
-    return [type_from_proto(found[o]) if o in found else None for o in outputs]
+    return tuple(type_from_proto(found[o]) if o in found else None for o in outputs)
 
 
 # --- shapes out of symbolic contents ----------------------------------------------------------------------------------
@@ -136,6 +176,36 @@ def _range(call: Call) -> tuple[Dim, ...] | None:
     return None
 
 
+def slice_range(start: int, end: int, step: int, size: int) -> range:
+    """The positions that a Slice keeps along an axis of some size.
+
+    Source: the ONNX operator specification, Slice (version 13). It differs from Python's slices where a negative step starts
+    before the first element: the start is moved to that.
+
+    Raises:
+        ValueError: the step is 0.
+    """
+    first, last = (0, size) if step > 0 else (-1, size - 1)
+    start, end = (bound + size if bound < 0 else bound for bound in (start, end))
+    return range(min(max(start, 0), last), min(max(end, first), last), step)
+
+
+def _sliced(dim: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
+    """What is left of an axis of size `dim`."""
+    if not isinstance(step, int) or step == 0:
+        return None
+    if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int):
+        return len(slice_range(start, end, step, dim))
+    if step == 1 and start == 0 and (end == dim or (isinstance(end, int) and end >= _FAR)):
+        return dim
+    if step == -1 and isinstance(start, int) and isinstance(end, int) and end <= -_FAR and (start == -1 or start >= _FAR):
+        return dim
+    return None
+
+
+_FAR = 2**31 - 1  # what exporters write for "to the end", if not more
+
+
 def _slice(call: Call) -> tuple[Dim, ...] | None:
     source = call.tensor(0).shape
     starts, ends = call.contents.get(1), call.contents.get(2)
@@ -149,17 +219,7 @@ def _slice(call: Call) -> tuple[Dim, ...] | None:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if not isinstance(axis, int):
             return None
-        dim = dims[axis]
-        if start == 0 and step == 1 and isinstance(end, str) and not isinstance(dim, int):
-            dims[axis] = end if end == dim else None
-        elif start == 0 and step == 1 and isinstance(end, str):
-            dims[axis] = None
-        elif start == 0 and step == 1 and isinstance(end, int) and end >= 2**31 - 1:
-            dims[axis] = dim
-        elif not (isinstance(dim, int) and isinstance(start, int) and isinstance(end, int) and isinstance(step, int)):
-            dims[axis] = None
-        else:
-            dims[axis] = len(range(*slice(start, end, step).indices(dim)))
+        dims[axis] = _sliced(dims[axis], start, end, step)
     return tuple(dims)
 
 
@@ -176,6 +236,11 @@ _REFINE: dict[str, Callable[[Call], tuple[Dim, ...] | None]] = {
 # --- contents ---------------------------------------------------------------------------------------------------------
 
 Contents: TypeAlias = "tuple[Dim, ...]"
+
+
+def follows_contents(op: Op) -> bool:
+    """Whether contents of operands may say something about the contents of results (see `infer_contents`)."""
+    return op.qualified_name in _CONTENTS
 
 
 def infer_contents(call: Call) -> list[Contents | None]:
@@ -246,11 +311,7 @@ def _slice_contents(call: Call) -> Contents | None:
     step = rest[1][0] if len(rest) > 1 else 1
     if not (isinstance(start[0], int) and isinstance(end[0], int) and isinstance(step, int) and step):
         return None
-    return data[slice(start[0], _python_end(end[0], step), step)]
-
-
-def _python_end(end: int, step: int) -> int | None:
-    return None if step < 0 and end < -(2**31) + 2 else end
+    return tuple(data[k] for k in slice_range(start[0], end[0], step, len(data)))
 
 
 def _elementwise(combine: Callable[[Dim, Dim], Dim]) -> Callable[[Call], Contents | None]:

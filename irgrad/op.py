@@ -64,6 +64,11 @@ class Zero(Enum):
 
 ZERO = Zero.ZERO
 
+_RANDOM = frozenset(
+    ["Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
+)
+"""The standard operations that draw random numbers, known as such also where no family defines them."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -125,7 +130,7 @@ class Op:
         self.domain = domain
         self.gradient = gradient
         self.broadcasts = broadcasts
-        self.random = random
+        self.random = random or (domain == "" and name in _RANDOM)
         self._kernel = kernel
         self._prepare: Callable[[Call], Kernel] | None = None
         self._infer: Callable[[Call], Sequence[Type]] | None = None

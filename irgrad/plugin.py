@@ -61,9 +61,10 @@ class Registry:
         Raises:
             PluginError: another plugin provides one of its names already; nothing is added then.
         """
-        for kind in KINDS:
-            for name in getattr(plugin, kind):
-                for other in self._plugins:
+        # The first plugin is compared with nothing, hence not iterated over: irgrad's own would import all its operations.
+        for other in self._plugins:
+            for kind in KINDS:
+                for name in getattr(plugin, kind):
                     if name in getattr(other, kind):
                         raise PluginError(
                             f"the plugins {other.name!r} and {plugin.name!r} both provide {name!r} under {kind}; "
@@ -114,7 +115,16 @@ class Registry:
     def _load(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
+        self._discovered = True  # before the loading, in which a plugin may look things up itself
+        before = list(self._plugins)
+        try:
+            self._load_all()
+        except PluginError:
+            # The collision is there at the next look-up as well.
+            self._plugins, self._discovered = before, False
+            raise
+
+    def _load_all(self) -> None:
         for point in sorted(self._discover(), key=lambda p: (p.name, p.value)):
             try:
                 plugin = point.load()

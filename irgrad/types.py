@@ -24,13 +24,16 @@ __all__ = [
     "Shape",
     "TensorType",
     "Type",
+    "dims_differ",
     "divide_dims",
     "dtype_from_name",
     "dtype_name",
     "is_differentiable",
+    "merge_types",
     "multiply_dims",
     "type_from_proto",
     "type_to_proto",
+    "without_symbols",
 ]
 
 Dim: TypeAlias = "int | str | None"
@@ -216,6 +219,49 @@ class OptionalType:
 Type: TypeAlias = "TensorType | SequenceType | OptionalType"
 
 
+def without_symbols(type: Type) -> Type:
+    """The type with its symbolic dimensions unknown, for where their names mean nothing."""
+    if not isinstance(type, TensorType):
+        return replace(type, element=without_symbols(type.element))
+    if type.shape is None:
+        return type
+    return type.with_shape(tuple(d if isinstance(d, int) else None for d in type.shape))
+
+
+def types_compatible(a: Type, b: Type) -> bool:
+    """Whether one value can have both types: dtypes are the same, and no two known dimensions differ."""
+    if isinstance(a, TensorType) and isinstance(b, TensorType):
+        if a.dtype != b.dtype or a.shape is None or b.shape is None:
+            return a.dtype == b.dtype
+        return len(a.shape) == len(b.shape) and not any(map(dims_differ, a.shape, b.shape))
+    if isinstance(a, (SequenceType, OptionalType)) and isinstance(b, (SequenceType, OptionalType)):
+        return type(a) is type(b) and types_compatible(a.element, b.element)
+    return False
+
+
+def dims_differ(a: Dim, b: Dim) -> bool:
+    """Whether two dimensions are surely not the same size; two symbols may turn out to be, or to be a number."""
+    return isinstance(a, int) and isinstance(b, int) and a != b
+
+
+def merge_types(a: Type, b: Type) -> Type:
+    """All that two compatible types know of one value: numbers before symbols before unknown dimensions."""
+    if isinstance(a, TensorType) and isinstance(b, TensorType):
+        if a.shape is None or b.shape is None:
+            return a if b.shape is None else b
+        return a.with_shape(
+            tuple(
+                y if x is None or (isinstance(x, str) and isinstance(y, int)) else x
+                for x, y in zip(a.shape, b.shape, strict=True)
+            )
+        )
+    if isinstance(a, SequenceType) and isinstance(b, SequenceType):
+        return SequenceType(merge_types(a.element, b.element))
+    if isinstance(a, OptionalType) and isinstance(b, OptionalType):
+        return OptionalType(merge_types(a.element, b.element))
+    return a
+
+
 @lru_cache(maxsize=65536)
 def type_to_proto(type: Type) -> TypeProto:
     """The ONNX form of a type. The result is shared between callers: do not change it."""
@@ -261,4 +307,7 @@ def _dim_from_proto(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.HasField("dim_value"):
         # Old exporters write -1 (or any negative number) for "unknown".
         return int(dim.dim_value) if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    if isinstance(dim.dim_param, bytes):  # what protobuf gives where it is not UTF-8
+        raise ModelTypeError(f"the symbolic dimension {dim.dim_param!r} is not UTF-8")
+    # "?" is how some exporters write "unknown": two of them are not the same size.
+    return None if dim.dim_param in ("", "?") else dim.dim_param

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from irgrad.builder import call_of
 from irgrad.errors import PassError
@@ -49,6 +49,9 @@ class ConvertFloat(Pass):
         for node in graph.nodes():
             for key, attribute in list(node.attrs.items()):
                 node.attrs[key] = self._attribute(key, attribute)
+            if len(node.outputs) > 1 and "stash_type" in node.op.defaults:
+                # LayerNormalization returns its statistics in a dtype of their own: float64 in a float64 graph.
+                node.attrs["stash_type"] = int(TensorProto.DOUBLE if self.to == "f64" else TensorProto.FLOAT)
             call = call_of(node.op, node.attrs, node.inputs, len(node.outputs))
             for value, type in zip(node.outputs, infer_types(call), strict=True):
                 changed |= type != value.type

@@ -22,15 +22,16 @@ class OnnxFrontend:
             return True
         return isinstance(source, (str, Path)) and Path(source).suffix.lower() != ".py"
 
-    def load(self, source: Any) -> Graph:
+    def load(self, source: Any, *, folder: str | Path | None = None) -> Graph:
         """Read an ONNX model.
 
         Args:
-            source: a path (external data is looked for beside it), bytes, or a ModelProto.
+            source: a path, bytes, or a ModelProto.
+            folder: where external data lies; by default beside the file.
 
         Raises:
             ModelError: see its subclasses.
             UsageError: the path does not exist or cannot be read.
         """
-        model, folder = read_source(source)
-        return read_model(model, folder)
+        model, place = read_source(source, folder)
+        return read_model(model, place)

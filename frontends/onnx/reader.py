@@ -1,55 +1,108 @@
-"""From a ModelProto to a `Graph`: names resolved, nodes upgraded and typed, functions inlined, subgraphs closed."""
+"""From a ModelProto to a `Graph`: names resolved, nodes checked, upgraded and typed, functions inlined, subgraphs closed.
+
+A subgraph becomes a `Graph` attribute. What it reads of the scope around it is made explicit: the captured values are the
+last operands of its node and the last inputs of each of its subgraphs, and the attribute "captured" says how many they are.
+Parameters that lie in a subgraph are moved out of it and captured, so that the graph knows all of its parameters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, defs
+from onnx import AttributeProto, NodeProto
 
 from irgrad.builder import Builder
 from irgrad.errors import (
-    CyclicModelError,
     DanglingNameError,
     DuplicateNameError,
-    FunctionRecursionError,
     GraphError,
+    ModelError,
+    ModelSizeError,
     ModelTypeError,
     TypeInferenceError,
     UnsupportedOpsetError,
 )
-from irgrad.frontends.onnx.tensors import tensor_to_array
+from irgrad.frontends.onnx.attributes import constant_of, filled_array, resolved_attributes, value_of
+from irgrad.frontends.onnx.calls import (
+    FunctionKey,
+    check_calls,
+    domain_of,
+    expansion_of,
+    function_key,
+    functions_of,
+)
+from irgrad.frontends.onnx.check import check_attributes, check_operands, rules_of, shown
+from irgrad.frontends.onnx.declared import (
+    LoopInputs,
+    check_default,
+    check_ir_version,
+    complete_type,
+    declared_types,
+    input_type,
+    loop_inputs,
+    loosened,
+    metadata_of,
+    note_node,
+    versions_of,
+)
+from irgrad.frontends.onnx.external import ExternalData
+from irgrad.frontends.onnx.names import check_names, free_names, ordered, restore_names
+from irgrad.frontends.onnx.tensors import sparse_to_array, tensor_to_array
 from irgrad.frontends.onnx.upgrade import OldNode, upgrade
-from irgrad.graph import OPSET, Graph, Value
+from irgrad.graph import Graph, Node, Value
 from irgrad.op import find_op
-from irgrad.proto import attribute_from_proto
-from irgrad.types import TensorType, Type, is_differentiable, type_from_proto
+from irgrad.types import Type, is_differentiable
 
 __all__ = ["Scope", "emit_nodes", "read_model"]
 
 Scope: TypeAlias = "dict[str, Value | None]"
 """Name in the file → value; None for an operand that is absent (an optional input of a function)."""
 
-_LARGEST_FILL = 2**31  # bytes: a larger ConstantOfShape stays a node instead of becoming a weight
 
-FunctionKey: TypeAlias = "tuple[str, str, str]"
+_STUMBLES = (LookupError, TypeError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class _Context:
-    """What holds for all nodes of one scope."""
+    """What holds for all nodes of one scope.
+
+    Attributes:
+        versions: domain → opset.
+        attributes: those of the function call whose body this is; None outside of functions.
+        declared: name → type that the file declares.
+        prefix: of the names that are made here; a path of function calls.
+        symbols: whether declared symbolic dimensions hold here, see `declared_types`.
+        nodes: name in the file → node, of the graph that is being filled.
+        labels: the prefixes that are taken in that graph.
+        guessed: the values whose type is a guess, since they are computed from results of custom operations for which the
+            file declares no type.
+    """
 
     versions: Mapping[str, int]
-    folder: Path | None = None
+    external: ExternalData = field(default_factory=lambda: ExternalData(None))
     functions: Mapping[FunctionKey, onnx.FunctionProto] = field(default_factory=dict)
-    calls: tuple[FunctionKey, ...] = ()
-    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeProto] | None = None
     declared: Mapping[str, Type] = field(default_factory=dict)
     prefix: str = ""
+    symbols: bool = True
+    nodes: dict[str, Node] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
+    guessed: set[Value | None] = field(default_factory=set)
+
+    def label(self, name: str) -> str:
+        """A prefix for one function call that no other call has."""
+        label, count = f"{self.prefix}{name}/", 0
+        while label in self.labels:
+            count += 1
+            label = f"{self.prefix}{name}_{count}/"
+        self.labels.add(label)
+        return label
 
 
 def read_model(model: onnx.ModelProto, folder: Path | None = None) -> Graph:
@@ -62,16 +115,22 @@ def read_model(model: onnx.ModelProto, folder: Path | None = None) -> Graph:
     Raises:
         ModelError: the model is defective; the subclass says how.
     """
-    context = _Context(_versions(model.opset_import), folder, _functions(model))
-    graph = Graph(model.graph.name or "graph")
-    graph.metadata = _metadata(model)
-    _read_graph(graph, model.graph, {}, context)
+    check_ir_version(model)
+    functions = functions_of(model)
+    check_calls(model, functions)
+    versions = versions_of(model.opset_import, "the model", model.ir_version)
+    graph = Graph(_label_of(model.graph, "graph"))
+    graph.metadata = metadata_of(model)
+    try:
+        _read_graph(graph, model.graph, _Context(versions, ExternalData(folder), functions))
+    except RecursionError:
+        raise ModelSizeError("the model's subgraphs nest too deeply") from None
     return graph
 
 
 def emit_nodes(
     b: Builder,
-    nodes: Iterable[onnx.NodeProto],
+    nodes: Iterable[NodeProto],
     scope: Scope,
     versions: Mapping[str, int],
     *,
@@ -82,189 +141,153 @@ def emit_nodes(
     _emit(b, list(nodes), scope, _Context(versions, attributes=attributes, prefix=prefix))
 
 
-# --- models and graphs ------------------------------------------------------------------------------------------------
+@contextmanager
+def _inside(where: str) -> Iterator[None]:
+    """Say in errors that what is wrong lies inside of something."""
+    try:
+        yield
+    except ModelError as error:
+        raise type(error)(f"in {where}: {error}") from error.__cause__
 
 
-def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    versions: dict[str, int] = {}
-    for entry in imports:
-        domain = "" if entry.domain == "ai.onnx" else entry.domain
-        if domain == "" and not 1 <= entry.version <= OPSET:
-            raise UnsupportedOpsetError(f"the model imports ai.onnx opset {entry.version}; opsets 1 to {OPSET} are known")
-        versions[domain] = entry.version
-    # Before opset_import existed (IR version 2 and earlier), models were written in opset 1.
-    return versions or {"": 1}
+# --- graphs -----------------------------------------------------------------------------------------------------------
 
 
-def _functions(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto]:
-    functions: dict[FunctionKey, onnx.FunctionProto] = {}
-    for function in model.functions:
-        key = (function.domain, function.name, function.overload)
-        if key in functions:
-            raise DuplicateNameError(f"the model defines the function {function.domain}.{function.name} twice")
-        functions[key] = function
-    return functions
+def _label_of(proto: onnx.GraphProto, default: str) -> str:
+    return proto.name if isinstance(proto.name, str) and proto.name else default
 
 
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
-    found = {
-        "producer": " ".join(t for t in (model.producer_name, model.producer_version) if t),
-        "domain": model.domain,
-        "model_version": str(model.model_version) if model.model_version else "",
-        "doc": model.doc_string or model.graph.doc_string,
-        **{f"property:{p.key}": p.value for p in model.metadata_props},
-    }
-    return {key: value for key, value in found.items() if value}
+def _read_graph(
+    graph: Graph, proto: onnx.GraphProto, context: _Context, outer: Scope | None = None, given: Sequence[Type | None] = ()
+) -> None:
+    """Fill `graph` from a GraphProto.
 
-
-def _read_graph(graph: Graph, proto: onnx.GraphProto, captured: Mapping[str, Value], context: _Context) -> None:
-    """Fill `graph` from a GraphProto; values of the outer scope that it reads become further inputs."""
-    context = replace(context, declared={**context.declared, **_declared(proto)})
+    Args:
+        graph: an empty graph.
+        proto: what it shall be.
+        context: of the scope around it.
+        outer: for a subgraph, the values of the scope around it that it or its siblings read: they become further inputs
+            (constants that are no parameters become constants).
+        given: the types of what arrives at the first inputs, where they are known.
+    """
+    check_names(proto)
+    context = replace(context, declared=_declared(proto, context), nodes={}, labels=set())
     scope: Scope = {}
-    initializers = {t.name for t in proto.initializer} | {t.values.name for t in proto.sparse_initializer}
-    _refuse_duplicates(proto)
-    for info in proto.input:
-        if info.name in initializers:
-            continue  # a default value: it becomes a parameter, which may be fed
-        type = _input_type(info)
-        scope[info.name] = graph.add_input(info.name, type)
-    for tensor in proto.initializer:
-        scope[tensor.name] = _constant(graph, tensor_to_array(tensor, context.folder), tensor.name, parameter=True)
-    for sparse in proto.sparse_initializer:
-        array = _dense(sparse, context.folder)
-        scope[sparse.values.name] = _constant(graph, array, sparse.values.name, parameter=True)
-    for name, value in captured.items():
-        inner = graph.add_input(graph.fresh_name(name), value.type)
-        inner.contents = value.contents
-        scope.setdefault(name, inner)
+    defaults = {t.name: t for t in proto.initializer}
+    sparse = {t.values.name: t for t in proto.sparse_initializer}
+    infos: dict[str, onnx.ValueInfoProto] = {}
+    for position, info in enumerate(proto.input):
+        infos[info.name] = info
+        if info.name not in defaults and info.name not in sparse:
+            type = input_type(info, given[position] if position < len(given) else None, symbols=context.symbols)
+            scope[info.name] = graph.add_input(info.name, type)
+        elif outer is not None:
+            raise DuplicateNameError(f"the subgraph {proto.name!r} has the input {info.name!r} as an initializer too")
+    for name in (*defaults, *sparse):
+        what = f"the initializer {name!r}"
+        if name in defaults:
+            array = tensor_to_array(defaults[name], context.external, what)
+        else:
+            array = sparse_to_array(sparse[name], context.external, what)
+        if name in infos:
+            # The default value of an input (before IR version 4 every weight is one): a parameter, which may be fed.
+            check_default(infos[name], array)
+        scope[name] = _constant(graph, array, name, parameter=True)
+    for name, value in (outer or {}).items():
+        inner = scope.setdefault(name, _captured(graph, name, value))
+        if value in context.guessed:
+            context.guessed.add(inner)
     _emit(Builder(graph), list(proto.node), scope, context)
+    restore_names(graph, scope, context.nodes)
+    graph.set_outputs(_outputs(proto, scope, unique=outer is None))
+
+
+def _declared(proto: onnx.GraphProto, context: _Context) -> dict[str, Type]:
+    return declared_types((*proto.value_info, *proto.output), symbols=context.symbols)
+
+
+def _captured(graph: Graph, name: str, value: Value | None) -> Value | None:
+    """What a value of the scope around a subgraph is inside of it."""
+    if value is None:
+        return None
+    if _is_plain_constant(value):
+        assert value.constant is not None
+        return graph.add_constant(value.constant, graph.fresh_name(name))
+    inner = graph.add_input(graph.fresh_name(name), value.type)
+    inner.contents = value.contents
+    return inner
+
+
+def _is_plain_constant(value: Value | None) -> bool:
+    return value is not None and value.constant is not None and not value.is_parameter
+
+
+def _outputs(proto: onnx.GraphProto, scope: Scope, *, unique: bool) -> dict[str, Value]:
     outputs: dict[str, Value] = {}
     for info in proto.output:
-        result = scope.get(info.name)
+        result, name, count = scope.get(info.name), info.name, 0
         if result is None:
             raise DanglingNameError(f"the output {info.name!r} of the graph {proto.name!r} is not made by any node")
-        if info.name in outputs:
+        if unique and name in outputs:
             raise DuplicateNameError(f"the graph {proto.name!r} lists the output {info.name!r} twice")
-        outputs[info.name] = result
-    graph.set_outputs(outputs)
-
-
-def _refuse_duplicates(proto: onnx.GraphProto) -> None:
-    for kind, names in (
-        ("input", [i.name for i in proto.input]),
-        ("initializer", [t.name for t in proto.initializer] + [t.values.name for t in proto.sparse_initializer]),
-    ):
-        seen: set[str] = set()
-        for name in names:
-            if name in seen:
-                raise DuplicateNameError(f"the graph {proto.name!r} has two {kind}s named {name!r}")
-            seen.add(name)
-
-
-def _input_type(info: onnx.ValueInfoProto) -> Type:
-    type = type_from_proto(info.type)
-    if type is None:
-        raise ModelTypeError(f"the input {info.name!r} declares no element type")
-    return type
-
-
-def _declared(proto: onnx.GraphProto) -> dict[str, Type]:
-    found = {}
-    for info in (*proto.value_info, *proto.output):
-        type = type_from_proto(info.type)
-        if type is not None:
-            found[info.name] = type
-    return found
+        while name in outputs:  # the outputs of a subgraph are told apart by position
+            count += 1
+            name = f"{info.name}_{count}"
+        outputs[name] = result
+    return outputs
 
 
 def _constant(graph: Graph, array: np.ndarray, name: str, *, parameter: bool) -> Value:
-    name = graph.fresh_name(name)
-    return graph.add_constant(array, name, parameter=parameter and is_differentiable(array.dtype))
-
-
-def _dense(sparse: onnx.SparseTensorProto, folder: Path | None) -> np.ndarray:
-    values = tensor_to_array(sparse.values, folder)
-    indices = tensor_to_array(sparse.indices, folder)
-    array = np.zeros(tuple(sparse.dims), values.dtype)
-    if indices.ndim == 1:
-        array.reshape(-1)[indices] = values
-    else:
-        array[tuple(indices.T)] = values
-    return array
+    return graph.add_constant(array, graph.fresh_name(name), parameter=parameter and is_differentiable(array.dtype))
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
 
 
-def _emit(b: Builder, nodes: list[onnx.NodeProto], scope: Scope, context: _Context) -> None:
-    for node in _ordered(nodes, scope, context):
+def _emit(b: Builder, nodes: list[NodeProto], scope: Scope, context: _Context) -> None:
+    for node in ordered(nodes, scope):
         results = _emit_node(b, node, scope, context)
         for name, value in zip(node.output, results, strict=False):
             if name:
                 scope[name] = value
 
 
-def _ordered(nodes: list[onnx.NodeProto], scope: Scope, context: _Context) -> list[onnx.NodeProto]:
-    """The nodes in an order in which names are defined before they are used (the file's own, where it is one)."""
-    maker: dict[str, int] = {}
-    for position, node in enumerate(nodes):
-        for name in node.output:
-            if not name:
-                continue
-            if name in maker or name in scope:
-                raise DuplicateNameError(f"the name {name!r} is defined twice; once by {_shown(node)}")
-            maker[name] = position
-    reads = [[n for n in node.input if n] + _free_names_of(node) for node in nodes]
-    waits: list[int] = []
-    readers: dict[int, list[int]] = {}
-    for position, names in enumerate(reads):
-        makers = {maker[name] for name in names if name in maker}
-        for name in names:
-            if name not in maker and name not in scope:
-                raise DanglingNameError(f"{_shown(nodes[position])} reads {name!r}, which nothing defines")
-        waits.append(len(makers))
-        for made_by in makers:
-            readers.setdefault(made_by, []).append(position)
-    if all(all(maker[n] < position for n in names if n in maker) for position, names in enumerate(reads)):
-        return nodes
-    order: list[int] = []
-    ready = [position for position, count in enumerate(waits) if not count]
-    while ready:
-        position = ready.pop()
-        order.append(position)
-        for reader in readers.get(position, ()):
-            waits[reader] -= 1
-            if not waits[reader]:
-                ready.append(reader)
-    if len(order) != len(nodes):
-        stuck = next(p for p, count in enumerate(waits) if count)
-        raise CyclicModelError(f"the nodes depend on each other in a circle; {_shown(nodes[stuck])} is on it or behind it")
-    return [nodes[position] for position in order]
-
-
-def _emit_node(b: Builder, proto: onnx.NodeProto, scope: Scope, context: _Context) -> Sequence[Value | None]:
-    domain = "" if proto.domain == "ai.onnx" else proto.domain
-    attributes = _resolved(proto, context)
-    function = context.functions.get((proto.domain, proto.op_type, proto.overload))
+def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: _Context) -> Sequence[Value | None]:
+    attributes = resolved_attributes(proto, context.attributes)
+    function = context.functions.get(function_key(proto))
     if function is not None:
         return _inline(b, proto, function, attributes, scope, context)
+    domain = domain_of(proto.domain)
     version = context.versions.get(domain)
     if version is None:
-        if domain == "" or defs.has(proto.op_type, domain):
-            raise UnsupportedOpsetError(
-                f"{_shown(proto)} is of the domain {domain or 'ai.onnx'!r}, which the model does not import"
-            )
-        version = 1
+        raise UnsupportedOpsetError(
+            f"{shown(proto)} is of the domain {domain or 'ai.onnx'!r}, which the model does not import"
+        )
+    if not proto.op_type:
+        raise ModelTypeError(f"{shown(proto)} does not say which operation it is")
     inputs = [scope[name] if name else None for name in proto.input]
-    while inputs and inputs[-1] is None:
+    with _inside(shown(proto)):
+        rules = rules_of(proto.op_type, domain, version)
+    while len(inputs) > (0 if rules is None else rules.fewest) and inputs[-1] is None:
         inputs.pop()
+    if rules is not None:
+        check_attributes(proto, attributes, rules)
+        if context.guessed.isdisjoint(inputs):
+            check_operands(proto, inputs, rules)
+    expansion = expansion_of(proto, attributes, inputs, version)
+    if expansion is not None:
+        return _inline(b, proto, expansion, attributes, scope, context, outer=scope)
+    array: np.ndarray | None = None
+    attrs = {n: value_of(a, proto, context.external) for n, a in attributes.items() if a.type != AttributeProto.GRAPH}
     if domain == "" and proto.op_type == "Constant":
-        return [_constant_node(b, proto, attributes, context)]
-    attrs, captured = _attributes(b, proto, attributes, scope, context)
-    filled = _filled_weight(b, proto, inputs, attrs) if domain == "" else None
-    if filled is not None:
-        return [filled]
-    names = [name or None for name in proto.output]
+        array = constant_of(proto, attrs)
+    elif domain == "":
+        array = filled_array(proto, inputs, attrs)
+    if array is not None:
+        return [_constant(b.graph, array, context.prefix + proto.output[0], parameter=array.size > 1)]
+    subgraphs, captured = _subgraphs(b, proto, version, attributes, inputs, scope, context)
+    if subgraphs:
+        attrs.update(subgraphs, captured=len(captured))
     node = OldNode(
         proto.op_type,
         domain,
@@ -274,197 +297,179 @@ def _emit_node(b: Builder, proto: onnx.NodeProto, scope: Scope, context: _Contex
         n_outputs=max(1, len(proto.output)),
         used=tuple(bool(n) for n in proto.output),
     )
+    return _upgraded(b, proto, node, context)
+
+
+def _upgraded(b: Builder, proto: NodeProto, node: OldNode, context: _Context) -> Sequence[Value]:
+    """Emit a node in today's opset: its results."""
+    graph, operands = b.graph, set(node.inputs)
+    names = [f"{context.prefix}{name}" if name else None for name in proto.output]
+    returned = [v for a in node.attrs.values() if isinstance(a, Graph) for v in a.outputs.values()]
+    guessed = not context.guessed.isdisjoint([*operands, *returned])
     try:
         results = upgrade(b, node)
         if results is None:
-            name = b.graph.fresh_name(context.prefix + (proto.name or node.op), node=True)
-            made = b.node(
-                find_op(node.op, node.domain),
+            op = find_op(node.op, node.domain)
+            guessed |= op.schema is None and op.infer_rule is None
+            results = b.node(
+                op,
                 node.inputs,
                 node.attrs,
                 outputs=node.n_outputs,
-                name=name,
-                output_names=[None if n is None else b.graph.fresh_name(context.prefix + n) for n in names],
-            )
-            results = made.outputs
+                name=graph.fresh_name(context.prefix + (proto.name or node.op), node=True),
+                output_names=[None if n is None or graph.has_value(n) else n for n in names],
+            ).outputs
         else:
-            _name_results(b.graph, results, names, context.prefix)
-    except (TypeInferenceError, GraphError, AssertionError) as error:
-        raise ModelTypeError(f"{_shown(proto)} is not valid: {error}") from error
-    for name, value in zip(proto.output, results, strict=False):
-        _complete_type(value, context.declared.get(name))
+            for value, name in zip(results, names, strict=False):
+                if name is not None and value not in operands and not graph.has_value(name):
+                    graph.rename(value, name)
+    except (ModelTypeError, TypeInferenceError, GraphError, AssertionError, *_STUMBLES) as error:
+        # An adapter or a rule takes for granted what its operation promises; what it stumbles over, the file got wrong.
+        hint = "; its operands come from a custom operation, so declare their types in the model" if guessed else ""
+        raise ModelTypeError(f"{shown(proto)} is not valid: {error}{hint}") from error
+    for value, name in zip(results, proto.output, strict=False):
+        declared = context.declared.get(name)
+        complete_type(value, declared, guessed=guessed)
+        if guessed and declared is None:
+            context.guessed.add(value)
+    made = None if not results or results[0] in operands else results[0].producer
+    if made is not None:
+        if proto.name:
+            context.nodes.setdefault(context.prefix + proto.name, made)
+        note_node(graph, proto, made.name)
     return results
 
 
-def _name_results(graph: Graph, results: Sequence[Value], names: Sequence[str | None], prefix: str) -> None:
-    for value, name in zip(results, names, strict=False):
-        if name is not None and value.producer is not None and not graph.has_value(prefix + name):
-            graph.rename(value, prefix + name)
-
-
-def _complete_type(value: Value, declared: Type | None) -> None:
-    """Fill what inference left open with what the file declares."""
-    have = value.type
-    if not (isinstance(have, TensorType) and isinstance(declared, TensorType)) or have.dtype != declared.dtype:
-        return
-    if declared.shape is None:
-        return
-    if have.shape is None:
-        value.graph.set_type(value, declared)
-    elif len(have.shape) == len(declared.shape) and None in have.shape:
-        shape = tuple(d if h is None else h for h, d in zip(have.shape, declared.shape, strict=True))
-        value.graph.set_type(value, have.with_shape(shape))
+# --- functions --------------------------------------------------------------------------------------------------------
 
 
 def _inline(
     b: Builder,
-    proto: onnx.NodeProto,
+    proto: NodeProto,
     function: onnx.FunctionProto,
     attributes: Mapping[str, AttributeProto],
     scope: Scope,
     context: _Context,
+    outer: Scope | None = None,
 ) -> Sequence[Value | None]:
-    key = (function.domain, function.name, function.overload)
-    if key in context.calls:
-        chain = " → ".join(f"{d}.{n}" if d else n for d, n, _ in (*context.calls[context.calls.index(key) :], key))
-        raise FunctionRecursionError(f"the model's function {function.name!r} calls itself: {chain}")
-    inner: Scope = {}
-    for position, name in enumerate(function.input):
-        given = proto.input[position] if position < len(proto.input) else ""
-        inner[name] = scope[given] if given else None
-    bound = dict(attributes)
-    for default in function.attribute_proto:
-        bound.setdefault(default.name, default)
-    label = proto.name or b.graph.fresh_name(function.name, node=True)
+    """Emit the body of a function in place of a call: its results.
+
+    Args:
+        b: where to emit.
+        proto: the call.
+        function: what is called.
+        attributes: those of the call.
+        scope: where the operands of the call are.
+        context: of the call.
+        outer: further names that the body may read: those that subgraphs of the call do.
+    """
+    defaults = {a.name: a for a in function.attribute_proto}
+    unknown = [name for name in attributes if name not in defaults and name not in function.attribute]
+    if unknown:
+        raise ModelTypeError(f"{shown(proto)} gives the attribute {unknown[0]!r}, which the function does not have")
+    for kind, have, most in (
+        ("operands", proto.input, len(function.input)),
+        ("outputs", proto.output, len(function.output)),
+    ):
+        if len(have) > most:
+            raise ModelTypeError(f"{shown(proto)} has {len(have)} {kind}, but the function has only {most}")
+    inner: Scope = {**(outer or {}), **dict.fromkeys(function.input)}
+    inner.update({formal: scope[name] for formal, name in zip(function.input, proto.input, strict=False) if name})
     inside = replace(
         context,
-        versions=_versions(function.opset_import) if function.opset_import else context.versions,
-        calls=(*context.calls, key),
-        attributes=bound,
-        declared={},
-        prefix=f"{context.prefix}{label}/",
+        attributes={**({} if outer is None else context.attributes or {}), **defaults, **attributes},
+        declared=declared_types(function.value_info, symbols=False),
+        prefix=context.label(proto.name or function.name),
     )
-    _emit(b, list(function.node), inner, inside)
-    results: list[Value | None] = []
-    for position, name in enumerate(function.output):
-        value = inner.get(name)
-        if value is None:
-            raise DanglingNameError(f"the function {function.name!r} returns {name!r}, which nothing in it defines")
-        wanted = proto.output[position] if position < len(proto.output) else ""
-        if wanted and value.producer is not None and not b.graph.has_value(context.prefix + wanted):
-            b.graph.rename(value, context.prefix + wanted)
-        results.append(value)
+    with _inside(f"the function {function.name!r}, called by {shown(proto)}"):
+        if function.opset_import and outer is None:
+            inside = replace(inside, versions=versions_of(function.opset_import, "the function", onnx.IR_VERSION))
+        _emit(b, list(function.node), inner, inside)
+        for name in function.output:
+            if inner.get(name) is None:
+                raise DanglingNameError(f"the result {name!r} is not made by any node of it")
+    results = [inner[name] for name in function.output]
+    for value, name in zip(results, proto.output, strict=False):
+        wanted = context.prefix + name
+        if name and value is not None and value.name.startswith(inside.prefix) and not b.graph.has_value(wanted):
+            b.graph.rename(value, wanted)
     return results
 
 
-# --- attributes -------------------------------------------------------------------------------------------------------
+# --- subgraphs --------------------------------------------------------------------------------------------------------
 
 
-def _resolved(proto: onnx.NodeProto, context: _Context) -> dict[str, AttributeProto]:
-    """The node's attributes, references to those of the enclosing function replaced by what they refer to."""
-    found: dict[str, AttributeProto] = {}
-    for attribute in proto.attribute:
-        if attribute.ref_attr_name:
-            target = context.attributes.get(attribute.ref_attr_name)
-            if target is not None:
-                renamed = AttributeProto()
-                renamed.CopyFrom(target)
-                renamed.name = attribute.name
-                found[attribute.name] = renamed
-        else:
-            found[attribute.name] = attribute
-    return found
-
-
-def _attributes(
-    b: Builder, proto: onnx.NodeProto, attributes: Mapping[str, AttributeProto], scope: Scope, context: _Context
+def _subgraphs(
+    b: Builder,
+    proto: NodeProto,
+    version: int,
+    attributes: Mapping[str, AttributeProto],
+    inputs: Sequence[Value | None],
+    scope: Scope,
+    context: _Context,
 ) -> tuple[dict[str, Any], list[Value]]:
-    """Attribute values, subgraphs made graphs; and the outer values that the subgraphs capture, in order."""
-    attrs: dict[str, Any] = {}
-    captured: dict[str, Value] = {}
-    graphs = [a for a in attributes.values() if a.type == AttributeProto.GRAPH]
-    for attribute in graphs:
-        for name in _free_names(attribute.g):
-            value = scope.get(name)
-            if value is None:
-                raise DanglingNameError(f"a subgraph of {_shown(proto)} reads {name!r}, which nothing defines")
-            captured[name] = value
-    for attribute in attributes.values():
-        if attribute.type == AttributeProto.GRAPH:
-            inner = Graph(attribute.g.name or attribute.name)
-            _read_graph(inner, attribute.g, captured, context)
-            attrs[attribute.name] = inner
-        elif attribute.type == AttributeProto.TENSOR:
-            attrs[attribute.name] = tensor_to_array(attribute.t, context.folder)
-        else:
-            attrs[attribute.name] = attribute_from_proto(attribute)
-    if graphs:
-        attrs["captured"] = len(captured)
-    return attrs, list(captured.values())
+    """The subgraphs of a node as graphs, and the values that they capture, in order."""
+    protos = {name: a.g for name, a in attributes.items() if a.type == AttributeProto.GRAPH}
+    outer: Scope = {name: scope.get(name) for g in protos.values() for name in free_names(g)}
+    inner = replace(context, prefix="", symbols=context.symbols and proto.op_type == "If")
+    scanned = attributes["num_scan_inputs"].i if "num_scan_inputs" in attributes else 0
+    graphs: dict[str, Graph] = {}
+    for name, g in protos.items():
+        with _inside(f"the subgraph {name!r} of {shown(proto)}"):
+            given = loop_inputs(proto.op_type, version, inputs, scanned, g.input)
+            try:
+                graphs[name] = _read_body(g, name, inner, outer, given)
+            except ModelTypeError:
+                if proto.op_type != "If":
+                    raise
+                graphs[name] = _read_loosely(g, name, inner, outer)
+    captured = [v for v in outer.values() if v is not None and not _is_plain_constant(v)]
+    return dict(graphs), captured + _move_parameters_out(b.graph, list(graphs.values()), context.prefix)
 
 
-def _free_names_of(node: onnx.NodeProto) -> list[str]:
-    return [n for a in node.attribute if a.type == AttributeProto.GRAPH for n in _free_names(a.g)]
+def _read_body(proto: onnx.GraphProto, name: str, context: _Context, outer: Scope, given: LoopInputs) -> Graph:
+    """A subgraph, read again as long as what was taken for the types of its states turns out to hold for one trip only."""
+    while True:
+        graph = Graph(_label_of(proto, name))
+        _read_graph(graph, proto, context, outer, given.types)
+        corrected = given.corrected([value.type for value in graph.outputs.values()])
+        if corrected == given:
+            return graph
+        given = corrected
 
 
-def _free_names(graph: onnx.GraphProto) -> list[str]:
-    """The names that a subgraph reads from the scope around it, in order of first use."""
-    bound = {i.name for i in graph.input} | {t.name for t in graph.initializer}
-    bound |= {t.values.name for t in graph.sparse_initializer}
-    bound |= {name for node in graph.node for name in node.output if name}
-    free: dict[str, None] = {}
-    for node in graph.node:
-        for name in (*node.input, *_free_names_of(node)):
-            if name and name not in bound:
-                free[name] = None
-    for info in graph.output:
-        if info.name not in bound:
-            free[info.name] = None
-    return list(free)
+def _read_loosely(proto: onnx.GraphProto, name: str, context: _Context, outer: Scope) -> Graph:
+    """A branch of an If that does not type-check, read without knowing the shapes that it captures.
+
+    ``If(dim == 1, Squeeze(x), x)`` is how exporters write a squeeze. Where the shape of x has been fixed since, the branch
+    that will not be taken is often one that could not be.
+    """
+    graph = Graph(_label_of(proto, name))
+    kept = {value: (value.type, value.contents) for value in outer.values() if value is not None}
+    for value, (type, _) in kept.items():
+        value.graph.set_type(value, loosened(type))
+        value.contents = None
+    try:
+        _read_graph(graph, proto, context, outer)
+    finally:
+        for value, (type, contents) in kept.items():
+            value.graph.set_type(value, type)
+            value.contents = contents
+    return graph
 
 
-# --- constants --------------------------------------------------------------------------------------------------------
-
-
-def _constant_node(b: Builder, proto: onnx.NodeProto, attributes: Mapping[str, AttributeProto], context: _Context) -> Value:
-    given = list(attributes.values())
-    if len(given) != 1:
-        raise ModelTypeError(f"{_shown(proto)} must have exactly one attribute that holds its value, it has {len(given)}")
-    attribute = given[0]
-    if attribute.type == AttributeProto.TENSOR:
-        array = tensor_to_array(attribute.t, context.folder)
-    elif attribute.type == AttributeProto.SPARSE_TENSOR:
-        array = _dense(attribute.sparse_tensor, context.folder)
-    else:
-        value = attribute_from_proto(attribute)
-        dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-        if attribute.name not in dtypes and attribute.name not in ("value_string", "value_strings"):
-            raise ModelTypeError(f"{_shown(proto)} has the attribute {attribute.name!r}, which no Constant has")
-        array = np.array(value, dtypes.get(attribute.name, object))
-    return _constant(b.graph, array, context.prefix + proto.output[0], parameter=array.size > 1)
-
-
-def _filled_weight(
-    b: Builder, proto: onnx.NodeProto, inputs: Sequence[Value | None], attrs: Mapping[str, Any]
-) -> Value | None:
-    """A ConstantOfShape whose shape is a constant, as the constant that it makes; None for any other node."""
-    if proto.op_type != "ConstantOfShape" or len(inputs) != 1 or inputs[0] is None or inputs[0].constant is None:
-        return None
-    fill = np.asarray(attrs.get("value", np.zeros(1, np.float32)))
-    shape = [int(d) for d in inputs[0].constant.reshape(-1)]
-    size = 1
-    for dim in shape:
-        size *= dim
-    if fill.size != 1 or min(shape, default=0) < 0 or size * fill.itemsize > _LARGEST_FILL:
-        return None
-    array = np.full(shape, fill.reshape(-1)[0], fill.dtype)
-    return _constant(b.graph, array, proto.output[0], parameter=array.size > 1)
-
-
-def _shown(proto: onnx.NodeProto) -> str:
-    op = f"{proto.domain}.{proto.op_type}" if proto.domain else proto.op_type
-    return (
-        f"the node {proto.name!r} ({op})"
-        if proto.name
-        else f"the node that makes {proto.output[0] if proto.output else '?'!r} ({op})"
-    )
+def _move_parameters_out(graph: Graph, subgraphs: Sequence[Graph], prefix: str) -> list[Value]:
+    """Make the parameters of subgraphs captured constants of the graph around them: those constants."""
+    moved: list[Value] = []
+    for owner in subgraphs:
+        for value, array in list(owner.constants.items()):
+            if not value.is_parameter:
+                continue
+            moved.append(_constant(graph, array, prefix + value.name, parameter=True))
+            for subgraph in subgraphs:
+                inner = subgraph.add_input(subgraph.fresh_name(value.name), moved[-1].type)
+                if subgraph is owner:
+                    subgraph.replace_all_uses(value, inner)
+                    subgraph.erase(value)
+                    subgraph.rename(inner, value.name)
+    return moved

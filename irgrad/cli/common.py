@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from irgrad.api import load
 from irgrad.bundled import BUNDLED, bundled_model
 from irgrad.errors import UsageError
-from irgrad.frontend import load
 from irgrad.graph import Graph
 
 __all__ = ["load_model", "model_argument", "parse_dims", "parse_feeds", "progress", "show", "table"]

@@ -13,17 +13,28 @@ __all__ = ["FAMILIES", "Operations"]
 
 FAMILIES = (
     "elementwise",
+    "transcendental",
+    "cast",
     "activation",
     "logic",
     "reduce",
+    "cumulative",
     "softmax",
     "norm",
+    "batch_norm",
+    "lrn",
     "loss",
     "linear",
     "conv",
     "pool",
+    "unpool",
     "shape",
+    "layout",
+    "slice",
+    "pad",
     "index",
+    "scatter",
+    "select",
     "control",
 )
 

@@ -1,18 +1,103 @@
-"""Shapes: reading them, changing them."""
+"""Shapes: reading them, changing them without moving elements, making tensors out of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, prod
 
 import numpy as np
+from onnx import helper
 
-from irgrad.builder import AdjointBuilder
+from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
-from irgrad.runtime.kernels import deliver
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable
+from irgrad.ops.dims import shaped_like
+from irgrad.ops.windows import shape_operand
+from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Type
 
 ops = OpTable()
+
+# --- the same elements under another shape ----------------------------------------------------------------------------
+
+
+reshape = ops.define("Reshape")
+
+
+@reshape.kernel
+def _reshape(x: np.ndarray, shape: np.ndarray, *, allowzero: int = 0, out: np.ndarray | None = None) -> np.ndarray:
+    target = shape.tolist()
+    if not allowzero:
+        target = [x.shape[axis] if size == 0 and axis < x.ndim else size for axis, size in enumerate(target)]
+    return deliver(x.reshape(target), out)
+
+
+@reshape.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    return (shaped_like(b, dy, node.operand(0)),)
+
+
+flatten = ops.define("Flatten")
+
+
+@flatten.kernel
+def _flatten(x: np.ndarray, *, axis: int = 1, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:])), out)
+
+
+@flatten.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
+    return shaped_like(b, dy, node.operand(0))
+
+
+squeeze = ops.define("Squeeze")
+
+
+@squeeze.kernel
+def _squeeze(x: np.ndarray, axes: np.ndarray | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(np.squeeze(x, None if axes is None else tuple(axes.reshape(-1).tolist())), out)
+
+
+@squeeze.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    return (_undone_by(b, node, "Unsqueeze", dy),)
+
+
+unsqueeze = ops.define("Unsqueeze")
+
+
+@unsqueeze.kernel
+def _unsqueeze(x: np.ndarray, axes: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(np.expand_dims(x, tuple(axes.reshape(-1).tolist())), out)
+
+
+@unsqueeze.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    return (_undone_by(b, node, "Squeeze", dy),)
+
+
+def _undone_by(b: Builder, node: Node, inverse: str, dy: Value) -> Value:
+    """The cotangent of a Squeeze or Unsqueeze: the other one, whose axes count in the same, larger, number of axes."""
+    axes = node.input(1)
+    if axes is not None and axes.contents:  # an empty list means every axis of size 1 to some runtimes
+        return b.op(inverse, dy, axes)
+    return shaped_like(b, dy, node.operand(0))
+
+
+# --- broadcasting to a shape, and back --------------------------------------------------------------------------------
+
+expand = ops.define("Expand", broadcasts=(0,))
+
+
+@expand.kernel
+def _expand(x: np.ndarray, shape: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape.tolist()))), out)
+
+
+@expand.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    return (dy,)
+
 
 sum_to = ops.define("SumTo", domain=IRGRAD_DOMAIN)
 """``SumTo(x, shape)``: x summed over the axes along which a tensor of `shape` was broadcast to the shape of x."""
@@ -20,21 +105,121 @@ sum_to = ops.define("SumTo", domain=IRGRAD_DOMAIN)
 
 @sum_to.kernel
 def _sum_to(x: np.ndarray, shape: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    target = tuple(int(d) for d in shape)
+    target = tuple(shape.tolist())
     extra = x.ndim - len(target)
     axes = tuple(range(extra)) + tuple(k + extra for k, d in enumerate(target) if d == 1 != x.shape[k + extra])
-    result = x.sum(axes, dtype=x.dtype, keepdims=True) if axes else x
-    return deliver(np.asarray(result.reshape(target)), out)
+    if not axes:
+        return deliver(x.reshape(target), out)
+    result = np.add.reduce(x, axes, accumulation_dtype(x.dtype), keepdims=True)
+    return deliver(result.reshape(target).astype(x.dtype, copy=False), out)
 
 
 @sum_to.infer
 def _sum_to_type(call: Call) -> Sequence[Type]:
-    contents, shape = call.contents.get(1), call.tensor(1).static_shape
-    if contents is not None:
-        return [call.tensor(0).with_shape(contents)]
-    return [call.tensor(0).with_shape(None if shape is None else (None,) * shape[0])]
+    return [call.tensor(0).with_shape(shape_operand(call, 1))]
 
 
 @sum_to.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value, None]:
     return b.op("Expand", dy, b.shape_of(node.operand(0))), None
+
+
+@sum_to.lower
+def _(b: Builder, node: Node) -> Value:
+    """A ReduceSum over the axes where the shape, filled up with ones from the left, is 1; then a Reshape.
+
+    An axis of size 1 on both sides is summed over its only element, so that the axes follow from the shape alone.
+    """
+    x, shape = node.operand(0), node.operand(1)
+    length = shape.tensor_type.static_shape
+    if x.rank is None or length is None:
+        extra = b.op("Sub", b.op("Size", b.op("Shape", x)), b.op("Size", shape))
+        missing = b.op("Reshape", extra, b.ints([1]))
+        ones: Value | None = b.op("ConstantOfShape", missing, value=np.ones(1, np.int64))
+    else:
+        ones = b.ints([1] * (x.rank - length[0])) if x.rank > length[0] else None
+    full = shape if ones is None else b.op("Concat", ones, shape, axis=0)
+    if full.contents is not None and all(isinstance(d, int) for d in full.contents):
+        axes = [axis for axis, size in enumerate(full.contents) if size == 1]
+        summed = b.reduce_sum(x, axes, keepdims=True)
+    else:
+        places = b.op("Reshape", b.op("NonZero", b.op("Equal", full, b.ints([1]))), b.ints([-1]))
+        summed = b.op("ReduceSum", x, places, keepdims=1, noop_with_empty_axes=1)
+    return summed if ones is None else b.op("Reshape", summed, shape, allowzero=1)
+
+
+# --- shapes as tensors ------------------------------------------------------------------------------------------------
+
+shape_of = ops.define("Shape", gradient=ZERO)
+
+
+@shape_of.kernel
+def _shape(x: np.ndarray, *, start: int = 0, end: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(np.array(x.shape[start:end], np.int64), out)
+
+
+size_of = ops.define("Size", gradient=ZERO)
+
+
+@size_of.kernel
+def _size(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(np.array(x.size, np.int64), out)
+
+
+constant_of_shape = ops.define("ConstantOfShape", gradient=ZERO)
+
+
+@constant_of_shape.kernel
+def _constant_of_shape(
+    shape: np.ndarray, *, value: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    fill = np.zeros((), np.float32) if value is None else value.reshape(())
+    if out is None:
+        return np.full(tuple(shape.tolist()), fill, fill.dtype)
+    out.fill(fill)
+    return out
+
+
+eye_like = ops.define("EyeLike", gradient=ZERO)
+
+
+@eye_like.kernel
+def _eye_like(x: np.ndarray, *, k: int = 0, dtype: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    element = x.dtype if dtype is None else helper.tensor_dtype_to_np_dtype(dtype)
+    return deliver(np.eye(*x.shape, k).astype(element), out)
+
+
+range_ = ops.define("Range")
+
+
+@range_.prepare
+def _range(call: Call) -> Kernel:
+    """The elements are formed in float64 (integers: exactly) and rounded once, whatever ``stash_type`` allows."""
+    dtype = call.tensor(0).dtype
+    exact = dtype.kind in "iu"
+
+    def kernel(
+        start: np.ndarray, limit: np.ndarray, delta: np.ndarray, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        if exact:
+            first, step = start.item(), delta.item()
+            return deliver(np.arange(first, limit.item(), step, np.int64).astype(dtype, copy=False), out)
+        first, step = float(start.item()), float(delta.item())
+        # The number of elements as onnx infers it: the difference is rounded to the operands' type, the quotient is not.
+        count = max(ceil(float((limit - start).item()) / step), 0)
+        return deliver((first + step * np.arange(count)).astype(dtype, copy=False), out)
+
+    return kernel
+
+
+@range_.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, None, Value | None]:
+    """Element i is ``start + i * delta``; the limit only decides how many there are."""
+    start, _, delta = (node.operand(k) for k in range(3))
+    dstart = ddelta = None
+    if b.needs(start):
+        dstart = shaped_like(b, b.reduce_sum(dy, None), start)
+    if b.needs(delta):
+        counter = b.cast(b.op("Range", 0, b.op("Size", dy), 1), dy.dtype)
+        ddelta = shaped_like(b, b.reduce_sum(dy * counter, None), delta)
+    return dstart, None, ddelta

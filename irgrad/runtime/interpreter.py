@@ -18,7 +18,7 @@ from irgrad.runtime.kernels import bind, results_of
 from irgrad.runtime.specialise import specialise
 from irgrad.types import TensorType, dtype_name
 
-__all__ = ["NumpyExecutable"]
+__all__ = ["NumpyExecutable", "Subprogram"]
 
 Signature: TypeAlias = "tuple[tuple[str, Any], ...]"
 
@@ -58,6 +58,9 @@ class NumpyExecutable:
         if threads is not None and threads < 1:
             raise FeedError(f"threads must be at least 1, not {threads}")
         self._graph = graph.copy()
+        for value, array in list(self._graph.constants.items()):
+            if any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True)):
+                self._graph.set_constant(value, _written_out(value, array))
         self._programs: OrderedDict[Signature, _Program] = OrderedDict()
         self._memory = MemoryReport()
 
@@ -158,6 +161,10 @@ def _compile(graph: Graph, arrays: Mapping[str, Any]) -> _Program:
     if not static:
         types = {n: TensorType.of(a) for n, a in arrays.items() if isinstance(a, np.ndarray)}
         graph = specialise(graph, types)
+    return _program_of(graph)
+
+
+def _program_of(graph: Graph) -> _Program:
     slots: dict[Value, int] = {value: slot for slot, value in enumerate(graph.values())}
     nodes = _needed(graph)
     last: dict[int, int] = {}
@@ -207,6 +214,14 @@ def _needed(graph: Graph) -> list[Node]:
     return kept[::-1]
 
 
+def _written_out(value: Value, array: np.ndarray) -> np.ndarray:
+    """A copy of a constant that is one element seen many times: BLAS is slow on those."""
+    try:
+        return array.copy()
+    except MemoryError:
+        raise ExecutionError(f"the constant {value!r} does not fit into memory") from None
+
+
 def _read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
@@ -224,22 +239,10 @@ def _run(program: _Program, arrays: Mapping[str, Any]) -> tuple[dict[str, np.nda
     timeline = []
     with np.errstate(all="ignore"):
         for step in program.steps:
-            operands = [None if slot is None else slots[slot] for slot in step.operands]
-            try:
-                results = results_of(step.kernel(*operands), len(step.results))
-            except Exception as error:
-                raise ExecutionError(_failure(step.node, operands, error)) from error
-            del operands
-            for slot, dtype, result in zip(step.results, step.dtypes, results, strict=True):
-                if isinstance(result, np.ndarray) and dtype is not None and result.dtype != dtype:
-                    raise ExecutionError(
-                        f"the kernel of the node {step.node.name!r} ({step.node.op.qualified_name}) returned "
-                        f"{dtype_name(result.dtype)} where its type says {dtype_name(dtype)}"
-                    )
-                slots[slot] = result
-                live.add(result)
+            _take(step, slots)
+            for slot in step.results:
+                live.add(slots[slot])
             timeline.append((step.node.name, live.now))
-            del results
             for slot in step.frees:
                 live.remove(slots[slot])
                 slots[slot] = None
@@ -254,6 +257,47 @@ def _run(program: _Program, arrays: Mapping[str, Any]) -> tuple[dict[str, np.nda
             owned.add(root)
         outputs[name] = result
     return outputs, MemoryReport(live.peak, tuple(timeline))
+
+
+def _take(step: _Step, slots: list[Any]) -> None:
+    """Run one step: from slots to slots."""
+    operands = [None if slot is None else slots[slot] for slot in step.operands]
+    try:
+        results = results_of(step.kernel(*operands), len(step.results))
+    except Exception as error:
+        raise ExecutionError(_failure(step.node, operands, error)) from error
+    for slot, dtype, result in zip(step.results, step.dtypes, results, strict=True):
+        if isinstance(result, np.ndarray) and dtype is not None and result.dtype != dtype:
+            raise ExecutionError(
+                f"the kernel of the node {step.node.name!r} ({step.node.op.qualified_name}) returned "
+                f"{dtype_name(result.dtype)} where its type says {dtype_name(dtype)}"
+            )
+        slots[slot] = result
+
+
+class Subprogram:
+    """A subgraph, compiled once and run many times: what the kernels of control flow are made of.
+
+    Args:
+        graph: the subgraph, its inputs of the types that they have in every run. Dimensions may be unknown.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._program = _program_of(graph)
+
+    def __call__(self, *operands: Any) -> list[Any]:
+        """The results in order. They may be, or be views of, operands and constants: neither must be written to."""
+        program = self._program
+        slots: list[Any] = [None] * program.size
+        for slot, array in program.constants.values():
+            slots[slot] = array
+        for slot, operand in zip(program.inputs.values(), operands, strict=True):
+            slots[slot] = operand
+        for step in program.steps:
+            _take(step, slots)
+            for slot in step.frees:
+                slots[slot] = None
+        return [slots[slot] for slot in program.outputs.values()]
 
 
 def _failure(node: Node, operands: list[Any], error: Exception) -> str:

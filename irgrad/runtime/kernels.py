@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from irgrad.errors import ExecutionError
 from irgrad.graph import OPSET, Graph
 from irgrad.op import Call, Kernel
 from irgrad.proto import node_to_proto
-from irgrad.types import Type, type_to_proto
+from irgrad.types import Type, is_differentiable, type_to_proto
 
-__all__ = ["bind", "deliver", "evaluate", "reference_kernel", "results_of"]
+__all__ = ["accumulation_dtype", "bind", "deliver", "evaluate", "reference_kernel", "results_of", "widened"]
 
 
 def bind(call: Call) -> Kernel:
@@ -49,6 +50,30 @@ def deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         return result
     np.copyto(out, result)
     return out
+
+
+def accumulation_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in which sums over elements of `dtype` are formed: float32 for float16 and bfloat16, else the same."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 and is_differentiable(dtype) else dtype
+
+
+def widened(kernel: Kernel) -> Kernel:
+    """The same kernel, which does its work in float32 where its first operand is float16 or bfloat16.
+
+    BLAS knows neither of these, and sums of many products need the range and the digits.
+    """
+
+    @wraps(kernel)
+    def run(*operands: Any, out: np.ndarray | None = None, **attrs: Any) -> Any:
+        narrow = operands[0].dtype
+        wide = accumulation_dtype(narrow)
+        if wide == narrow:
+            return kernel(*operands, out=out, **attrs)
+        wider = [a.astype(wide) if a is not None and a.dtype == narrow else a for a in operands]
+        result = kernel(*wider, **attrs)
+        return deliver(np.asarray(result).astype(narrow), out)
+
+    return run
 
 
 def reference_kernel(call: Call) -> Kernel:

@@ -8,21 +8,22 @@ import numpy as np
 
 from irgrad.builder import call_of
 from irgrad.graph import Graph, Node, Value
-from irgrad.infer import infer_contents, infer_types
+from irgrad.infer import follows_contents, infer_contents, infer_types
 from irgrad.runtime.kernels import evaluate
-from irgrad.types import TensorType, Type
+from irgrad.types import Dim, TensorType, Type, without_symbols
 
-__all__ = ["fold", "specialise"]
+__all__ = ["FOLD_LIMIT", "fold", "sharper", "specialise"]
 
-_FOLDED = 4096  # elements: larger constants (weights) are not computed with ahead of the run
+FOLD_LIMIT = 4096  # elements: larger constants (weights) are not computed with ahead of the run
 
 
-def specialise(graph: Graph, types: Mapping[str, Type]) -> Graph:
+def specialise(graph: Graph, types: Mapping[str, Type], elements: Mapping[str, tuple[Dim, ...]] | None = None) -> Graph:
     """The same graph for one signature of its inputs.
 
     Args:
         graph: any graph; it is left as it is.
         types: input name → its concrete type; inputs that are not named keep theirs.
+        elements: input name → its contents as far as they are known (for a subgraph, which may capture a shape).
 
     Returns:
         A new graph with the same names of inputs, outputs, constants and nodes; values whose contents follow from the
@@ -33,13 +34,16 @@ def specialise(graph: Graph, types: Mapping[str, Type]) -> Graph:
     mapped: dict[Value, Value] = {}
     for value in graph.inputs.values():
         mapped[value] = other.add_input(value.name, types.get(value.name, value.type))
+        mapped[value].contents = (elements or {}).get(value.name)
     for value, array in graph.constants.items():
         mapped[value] = other.add_constant(array, value.name, parameter=value.is_parameter)
     for node in graph.nodes():
         operands = [None if v is None else mapped[v] for v in node.inputs]
         call = call_of(node.op, node.attrs, operands, len(node.outputs))
-        inferred = [_sharper(t, v.type) for t, v in zip(infer_types(call), node.outputs, strict=True)]
-        contents = infer_contents(call_of(node.op, node.attrs, operands, len(node.outputs), inferred))
+        inferred = [sharper(t, v.type) for t, v in zip(infer_types(call), node.outputs, strict=True)]
+        contents: Sequence[tuple[Dim, ...] | None] = [None] * len(inferred)
+        if follows_contents(node.op):
+            contents = infer_contents(call_of(node.op, node.attrs, operands, len(node.outputs), inferred))
         arrays = fold(node, operands, inferred, contents)
         if arrays is not None:
             for value, array in zip(node.outputs, arrays, strict=True):
@@ -67,7 +71,7 @@ def fold(
     operands: Sequence[Value | None],
     types: Sequence[Type],
     contents: Sequence[tuple[object, ...] | None],
-    limit: int = _FOLDED,
+    limit: int = FOLD_LIMIT,
 ) -> Sequence[np.ndarray] | None:
     """The results of a node where they are known before it runs, otherwise None.
 
@@ -91,15 +95,16 @@ def fold(
     return evaluate(call_of(node.op, node.attrs, operands, len(types), types), arrays)
 
 
-def _sharper(inferred: Type, declared: Type) -> Type:
-    """The inferred type, its gaps filled from what was known before."""
-    if not (isinstance(inferred, TensorType) and isinstance(declared, TensorType)) or declared.shape is None:
+def sharper(inferred: Type, declared: Type) -> Type:
+    """The inferred type, its gaps filled from what was known before.
+
+    Symbols of the general graph are not taken over: in a specialised one their sizes are numbers.
+    """
+    known = without_symbols(declared)
+    if not isinstance(inferred, TensorType):
         return inferred
     if inferred.shape is None:
-        # Symbols of the general graph mean nothing here: their sizes are numbers now.
-        return inferred.with_shape(tuple(d if isinstance(d, int) else None for d in declared.shape))
-    if len(inferred.shape) != len(declared.shape):
+        return known  # of an opaque operation not even the element type is inferred
+    if not isinstance(known, TensorType) or known.shape is None or known.rank != inferred.rank:
         return inferred
-    return inferred.with_shape(
-        tuple(d if i is None and isinstance(d, int) else i for i, d in zip(inferred.shape, declared.shape, strict=True))
-    )
+    return inferred.with_shape(tuple(k if i is None else i for i, k in zip(inferred.shape, known.shape, strict=True)))

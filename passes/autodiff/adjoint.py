@@ -239,6 +239,8 @@ def _summed_axes(node: Node, value: Value, cotangent: Value) -> list[int] | None
 
 def _others_may_widen(node: Node, value: Value, from_the_end: int) -> bool:
     """Whether another operand may be longer along an axis, counted from the last one, than a `value` of size 1 there."""
+    if node.op.broadcasts is not True:
+        return True  # the result's shape is not that of the operands broadcast together: Expand's is told by a number
     for other in node.inputs:
         if other is None or other is value:
             continue

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irgrad.graph import Graph
+from irgrad.graph import Graph, Value
 from irgrad.pipeline import Pass
+from irgrad.rewrite import is_named
 
 __all__ = ["DeadCode", "remove_dead"]
 
@@ -15,7 +16,7 @@ __all__ = ["DeadCode", "remove_dead"]
 class DeadCode(Pass):
     """Erase the nodes that no output depends on, and the constants that nothing reads.
 
-    Inputs stay, since they are the signature; so do parameters that have a gradient or are an output.
+    Inputs stay, since they are the signature; so does every value that has a gradient or is an output.
     """
 
     name: ClassVar[str] = "dce"
@@ -25,15 +26,19 @@ class DeadCode(Pass):
 
 
 def remove_dead(graph: Graph) -> bool:
-    """Erase dead nodes and constants; True if there were any."""
-    kept = set(graph.outputs.values())
+    """Erase dead nodes and constants, in subgraphs too; True if there were any."""
     changed = False
-    for node in reversed(graph.nodes()):
-        if not any(value in kept or value.users for value in node.outputs):
-            graph.erase(node)
-            changed = True
-    for value in list(graph.constants):
-        if value not in kept and not value.users and value.name not in graph.gradients:
-            graph.erase(value)
-            changed = True
+    for inner in graph.walk():
+        for node in reversed(inner.nodes()):
+            if not any(map(_is_live, node.outputs)):
+                inner.erase(node)
+                changed = True
+        for value in list(inner.constants):
+            if not _is_live(value):
+                inner.erase(value)
+                changed = True
     return changed
+
+
+def _is_live(value: Value) -> bool:
+    return bool(value.users or value.is_output or is_named(value))

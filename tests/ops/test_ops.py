@@ -13,6 +13,7 @@ from irgrad.gradcheck import check_grads
 from irgrad.op import ZERO, Op
 from irgrad.ops import FAMILIES
 from irgrad.passes.autodiff.derivatives import Vjp
+from irgrad.passes.autodiff.expand import expand
 from irgrad.plugin import registry
 from irgrad.runtime import compile
 from irgrad.runtime.kernels import reference_kernel, results_of
@@ -96,14 +97,33 @@ def test_second_order(case: Case) -> None:
     feeds = dict(case.feeds(graph))
     outputs = wanted(case, graph)
     wrt = [f"x{k}" for k in case.differentiated()]
+    results = compile(graph)(feeds)
     Vjp(wrt, outputs).run(graph)
     generator = np.random.default_rng(1)
-    for name in graph.inputs:
-        if name.endswith("_cotangent"):
-            value = graph.value(name)
-            shape = value.tensor_type.static_shape
-            assert shape is not None
-            feeds[name] = generator.standard_normal(shape).astype(value.dtype)
-    gradients = list(graph.gradients.values())
+    for name in outputs:
+        value = graph.value(f"{name}_cotangent")
+        feeds[value.name] = generator.standard_normal(results[name].shape).astype(value.dtype)
+    # Under names that the gradients of the gradients do not want for themselves.
+    gradients = {f"d{name}": graph.outputs[output] for name, output in graph.gradients.items()}
+    graph.set_outputs(gradients)
+    graph.gradients.clear()
     everything = [name for name in graph.inputs if graph.value(name).type.differentiable]
-    check_grads(graph, feeds, everything, gradients, directions=1)
+    check_grads(graph, feeds, everything, list(gradients), directions=1)
+
+
+LOWERED = [case for case in CASES if case.definition.has_lowering]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("case", LOWERED, ids=names(LOWERED))
+def test_lowering(case: Case, dynamic: bool) -> None:
+    if dynamic and not case.dynamic:
+        pytest.skip("the case is for static shapes only")
+    graph = case.graph(dynamic=dynamic)
+    feeds = case.feeds(graph)
+    want = compile(graph)(feeds)
+    expand(graph, graph.nodes()[0])
+    assert all(node.op.domain == "" for node in graph.nodes())
+    for name, result in compile(graph)(feeds).items():
+        assert result.dtype == want[name].dtype
+        np.testing.assert_allclose(result, want[name], rtol=case.rtol, atol=1e-7)

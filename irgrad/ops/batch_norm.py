@@ -1,0 +1,212 @@
+"""Batch normalisation: y = scale · (x − mean) / sqrt(var + ε) + B, per channel.
+
+In inference mode mean and var are operands like the others and get gradients like the others. In training mode they are the
+batch's own, and the operands `input_mean` and `input_var` only move the running statistics that the further outputs return.
+
+The adjoint is one node, so that the joint graph of a convolutional network stays small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.graph import Node, Value
+from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.ops.channels import channel_view, per_channel, rank_of, sum_per_channel
+from irgrad.ops.reduce import element_count
+from irgrad.ops.standardise import affine, average, pulled_back, standardise, standardised
+from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.types import Type
+
+ops = OpTable()
+
+X, SCALE, BIAS, MEAN, VAR = range(5)  # the operands
+
+
+def _statistics_axes(ndim: int) -> tuple[int, ...]:
+    return tuple(k for k in range(ndim) if k != 1)
+
+
+def _wide(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(a.astype(accumulation_dtype(a.dtype), copy=False) for a in arrays)
+
+
+batch_norm = ops.define("BatchNormalization")
+
+
+@batch_norm.kernel
+def _batch_norm(
+    x: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    var: np.ndarray,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+    out: Any = None,
+) -> Any:
+    if training_mode:
+        y, batch_mean, batch_var, _ = standardise(x, _statistics_axes(x.ndim), epsilon)
+        assert batch_mean is not None
+        running = [
+            (old * momentum + new.reshape(old.shape) * (1 - momentum)).astype(old.dtype)
+            for old, new in ((mean, batch_mean), (var, batch_var))
+        ]
+        target = out[0] if isinstance(out, tuple) else out
+        return affine(y, channel_view(scale, x.ndim), channel_view(bias, x.ndim), target, x.dtype), *running
+    dtype = x.dtype
+    x, scale, bias, mean, var = _wide(x, scale, bias, mean, var)
+    factor = scale / np.sqrt(var + var.dtype.type(epsilon))
+    shift = channel_view(bias - mean * factor, x.ndim)
+    in_place = out is not None and out.dtype == np.result_type(x, factor, shift)
+    y = np.multiply(x, channel_view(factor, x.ndim), out=out if in_place else None)
+    y = np.add(y, shift, out=y if y.dtype == np.result_type(y, shift) else None)
+    return y if in_place else deliver(y.astype(dtype, copy=False), out)
+
+
+@batch_norm.adjoint
+def _(b: AdjointBuilder, node: Node, *cotangents: Value | None) -> list[Value | None]:
+    dy, drunning_mean, drunning_var = (*cotangents, None, None)[:3]
+    x, training = node.operand(X), bool(node.attr("training_mode"))
+    results: list[Value | None] = [None] * 5
+    wrt = tuple(k for k in ((X, SCALE, BIAS) if training else range(5)) if b.needs(node.inputs[k]))
+    if dy is not None and wrt:
+        needs_x = SCALE in wrt or VAR in wrt or (training and X in wrt)
+        operands = [dy, x if needs_x else None, node.inputs[SCALE], *(() if training else node.inputs[MEAN:])]
+        found = b.multi(
+            "irgrad.BatchNormalizationGrad",
+            *operands,
+            outputs=len(wrt),
+            epsilon=node.attr("epsilon"),
+            training_mode=int(training),
+            wrt=wrt,
+        )
+        for position, cotangent in zip(wrt, found, strict=True):
+            results[position] = cotangent
+    parts = [results[X]]
+    if drunning_mean is not None:
+        results[MEAN] = drunning_mean * node.attr("momentum")
+        parts.append(b.op("Expand", _share(b, node, drunning_mean), b.shape_of(x)))
+    if drunning_var is not None:
+        results[VAR] = drunning_var * node.attr("momentum")
+        difference = x - average(b, x, _statistics_axes(rank_of(x)))
+        parts.append(_share(b, node, 2 * drunning_var) * difference)
+    given = [part for part in parts if part is not None]
+    results[X] = sum(given[1:], start=given[0]) if given else None
+    return results
+
+
+def _share(b: Builder, node: Node, cotangent: Value) -> Value:
+    """What of the cotangent of a running average falls to each element of x."""
+    x = node.operand(X)
+    count = element_count(b, x, _statistics_axes(rank_of(x)), cotangent.dtype)
+    return b.cast(per_channel(b, cotangent * (1 - node.attr("momentum")) / count, x), x.dtype)
+
+
+# --- its adjoint ------------------------------------------------------------------------------------------------------
+
+batch_norm_grad = ops.define(
+    "BatchNormalizationGrad", domain=IRGRAD_DOMAIN, defaults={"epsilon": 1e-5, "training_mode": 0, "wrt": (X, SCALE, BIAS)}
+)
+"""``BatchNormalizationGrad(dy, x, scale, mean, var)`` → the cotangents of those operands of BatchNormalization that the
+attribute `wrt` lists: 0 for x, 1 scale, 2 B, 3 mean, 4 var, ascending.
+
+With ``training_mode=1`` the statistics are x's own, there is no operand mean and var, and `wrt` stays below 3. x may be
+absent where it is not needed: in inference mode unless `wrt` has scale or var.
+"""
+
+
+@batch_norm_grad.infer
+def _batch_norm_grad_types(call: Call) -> Sequence[Type]:
+    dy, scale = call.tensor(0), call.tensor(2)
+    types = {X: dy, SCALE: scale, BIAS: scale}
+    if not call.attrs["training_mode"]:
+        types |= {MEAN: call.tensor(3), VAR: call.tensor(4)}
+    return [types[k] for k in call.attrs["wrt"]]
+
+
+@batch_norm_grad.kernel
+def _batch_norm_grad(
+    dy: np.ndarray,
+    x: np.ndarray | None,
+    scale: np.ndarray,
+    mean: np.ndarray | None = None,
+    var: np.ndarray | None = None,
+    *,
+    epsilon: float,
+    training_mode: int,
+    wrt: Sequence[int],
+    out: Any = None,
+) -> tuple[np.ndarray, ...]:
+    axes, ndim = _statistics_axes(dy.ndim), dy.ndim
+    dtypes = {X: dy.dtype, SCALE: scale.dtype, BIAS: scale.dtype}
+    dy, wide_scale = _wide(dy, scale)
+    results: dict[int, np.ndarray] = {}
+    dbias = np.add.reduce(dy, axes) if set(wrt) - {X, SCALE} or training_mode else None
+    if training_mode:
+        assert x is not None and dbias is not None
+        normalised, _, _, inverse = standardise(x, axes, epsilon)
+        dscale = np.add.reduce(dy * normalised, axes)
+        if X in wrt:
+            count = dy.dtype.type(dy.size // max(dscale.size, 1))
+            np.multiply(normalised, channel_view(dscale / count, ndim), out=normalised)
+            np.subtract(dy, normalised, out=normalised)
+            np.subtract(normalised, channel_view(dbias / count, ndim), out=normalised)
+            np.multiply(normalised, channel_view(wide_scale * inverse.reshape(-1), ndim), out=normalised)
+            results[X] = normalised
+        results |= {SCALE: dscale, BIAS: dbias}
+    else:
+        assert mean is not None and var is not None
+        dtypes |= {MEAN: mean.dtype, VAR: var.dtype}
+        wide_mean, wide_var = _wide(mean, var)
+        inverse = 1 / np.sqrt(wide_var + wide_var.dtype.type(epsilon))
+        factor = wide_scale * inverse
+        if SCALE in wrt or VAR in wrt:
+            assert x is not None
+            difference = np.subtract(x, channel_view(wide_mean, ndim))
+            dscale = np.add.reduce(np.multiply(difference, dy, out=difference), axes) * inverse
+            results |= {SCALE: dscale, VAR: factor * inverse * dscale * -0.5}
+        if dbias is not None:
+            results |= {BIAS: dbias, MEAN: -factor * dbias}
+        if X in wrt:
+            results[X] = dy * channel_view(factor, ndim)
+    targets = out if isinstance(out, tuple) else (out,) * len(wrt)
+    shape = {X: dy.shape}
+    return tuple(
+        deliver(results[k].reshape(shape.get(k, scale.shape)).astype(dtypes[k], copy=False), target)
+        for k, target in zip(wrt, targets, strict=True)
+    )
+
+
+@batch_norm_grad.lower
+def _(b: Builder, node: Node) -> tuple[Value, ...]:
+    dy, scale, wrt, epsilon = node.operand(0), node.operand(2), node.attr("wrt"), node.attr("epsilon")
+    wide = accumulation_dtype(dy.dtype)
+    g = b.cast(dy, wide)
+    results: dict[int, Value] = {}
+    if BIAS in wrt or MEAN in wrt:
+        results[BIAS] = sum_per_channel(b, g)
+    if node.attr("training_mode"):
+        axes = _statistics_axes(rank_of(dy))
+        if X in wrt or SCALE in wrt:
+            normalised, inverse = standardised(b, b.cast(node.operand(1), wide), axes, epsilon)
+            results[SCALE] = sum_per_channel(b, g * normalised)
+            results[X] = per_channel(b, b.cast(scale, wide), dy) * pulled_back(b, g, normalised, inverse, axes)
+    else:
+        inverse = b.op("Reciprocal", b.op("Sqrt", b.cast(node.operand(4), wide) + epsilon))
+        factor = b.cast(scale, wide) * inverse
+        if SCALE in wrt or VAR in wrt:
+            difference = b.cast(node.operand(1), wide) - per_channel(b, b.cast(node.operand(3), wide), dy)
+            results[SCALE] = sum_per_channel(b, g * difference) * inverse
+            results[VAR] = factor * inverse * results[SCALE] * -0.5
+        if MEAN in wrt:
+            results[MEAN] = -factor * results[BIAS]
+        if X in wrt:
+            results[X] = g * per_channel(b, factor, dy)
+    return tuple(b.cast(results[k], output.dtype) for k, output in zip(wrt, node.outputs, strict=True))

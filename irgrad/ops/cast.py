@@ -1,0 +1,211 @@
+"""Operations that hand their operand on: as it is, or in another dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.errors import ExecutionError, UnsupportedOpError
+from irgrad.graph import Node, Value
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable
+from irgrad.ops.elementwise import keep_where
+from irgrad.runtime.kernels import deliver
+from irgrad.types import TensorType, Type, dtype_name
+
+ops = OpTable()
+
+
+# --- the same again ---------------------------------------------------------------------------------------------------
+
+
+def _same(x: Any, *, out: np.ndarray | None = None) -> Any:
+    return x if out is None else deliver(x, out)
+
+
+identity = ops.define("Identity", kernel=_same)
+
+
+@identity.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
+    return dy
+
+
+stop_gradient = ops.define("StopGradient", domain=IRGRAD_DOMAIN, kernel=_same, gradient=ZERO)
+"""``StopGradient(x)``: x, through which no gradient flows."""
+
+
+@stop_gradient.infer
+def _stop_gradient_type(call: Call) -> Sequence[Type]:
+    return [call.tensor(0)]
+
+
+@stop_gradient.lower
+def _(b: Builder, node: Node) -> Value:
+    return b.op("Identity", node.operand(0))
+
+
+# --- other dtypes -----------------------------------------------------------------------------------------------------
+
+cast = ops.define("Cast")
+cast_like = ops.define("CastLike")
+bit_cast = ops.define("BitCast")
+
+_FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
+_EXTENDED = {"int2": np.int8, "uint2": np.uint8, "int4": np.int8, "uint4": np.uint8}
+
+
+@cast.prepare
+def _cast(call: Call) -> Kernel:
+    convert = _conversion(call)
+
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        return deliver(convert(x), out)
+
+    return kernel
+
+
+@cast_like.prepare
+def _cast_like(call: Call) -> Kernel:
+    convert = _conversion(call)
+
+    def kernel(x: np.ndarray, like: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        return deliver(convert(x), out)
+
+    return kernel
+
+
+def _conversion(call: Call) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns an array of the dtype of the first operand into one of the dtype of the output, as Cast's tables say."""
+    source, result = call.tensor(0).dtype, call.outputs[0]
+    assert isinstance(result, TensorType)
+    target = result.dtype
+    if target == source:
+        return lambda x: x
+    if target == object:
+        return lambda x: _plain(x).astype(np.str_).astype(object)
+    numeric = _numeric_conversion(target, bool(call.attrs["saturate"]), call.attrs["round_mode"])
+    if source != object:
+        return numeric
+    if target.kind not in "iu":
+        return lambda x: numeric(_numbers(x).astype(np.float64))
+    wide = np.uint64 if target == np.uint64 else np.int64
+    return lambda x: numeric(_numbers(x).astype(wide))
+
+
+def _numeric_conversion(target: np.dtype, saturate: bool, round_mode: str) -> Callable[[np.ndarray], np.ndarray]:
+    if target.name == "float8_e8m0fnu":
+        return lambda x: numpy_helper.to_float8e8m0(_plain(x), saturate, round_mode)
+    if target.name in _FLOAT8 and saturate:
+        return lambda x: numpy_helper.saturate_cast(_as_float(x), target)
+    return lambda x: _plain(x).astype(target)
+
+
+def _plain(x: np.ndarray) -> np.ndarray:
+    """The elements in one of numpy's own dtypes that has them all: those of ml_dtypes do not convert into each other."""
+    return x if x.dtype.kind != "V" else x.astype(_EXTENDED.get(x.dtype.name, np.float32))
+
+
+def _as_float(x: np.ndarray) -> np.ndarray:
+    x = _plain(x)
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+_numbers = np.vectorize(_number, otypes=[object])
+
+
+@cast.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
+    """The derivative of a change of precision is taken to be 1: its rounding is no step."""
+    return b.cast(dy, node.operand(0).dtype)
+
+
+@cast_like.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value, None]:
+    return b.cast(dy, node.operand(0).dtype), None
+
+
+@bit_cast.prepare
+def _bit_cast(call: Call) -> Kernel:
+    result = call.outputs[0]
+    assert isinstance(result, TensorType)
+    target = result.dtype
+    if target.itemsize != call.tensor(0).dtype.itemsize:
+        raise ExecutionError(
+            f"BitCast reads the bits of {dtype_name(call.tensor(0).dtype)} as {dtype_name(target)}, which has another width"
+        )
+
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        return deliver(x.view(target), out)
+
+    return kernel
+
+
+@bit_cast.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
+    source, target = node.operand(0).dtype, node.outputs[0].dtype
+    if source != target:
+        raise UnsupportedOpError(
+            f"the bits of {dtype_name(source)} read as {dtype_name(target)} are no differentiable function; use Cast to convert"
+        )
+    return dy
+
+
+# --- dropout ----------------------------------------------------------------------------------------------------------
+
+DATA, RATIO, TRAINING = range(3)  # the operands of Dropout
+
+dropout = ops.define("Dropout", random=True)
+
+_NO_TRAINING = (
+    "in training mode it draws random numbers, which is not done here: feed training_mode = false, or remove the operand"
+)
+
+
+def _drops(ratio: np.ndarray | None, training: np.ndarray | None) -> bool:
+    return training is not None and bool(training.any()) and (ratio is None or bool(_plain(ratio).any()))
+
+
+@dropout.prepare
+def _dropout(call: Call) -> Kernel:
+    if _drops(call.constants.get(RATIO), call.constants.get(TRAINING)):
+        raise ExecutionError(_NO_TRAINING)
+
+    def kernel(
+        x: np.ndarray, ratio: np.ndarray | None = None, training: np.ndarray | None = None, *, out: Any = None
+    ) -> Any:
+        """The identity that Dropout is in inference mode."""
+        if _drops(ratio, training):
+            raise ExecutionError(_NO_TRAINING)
+        if call.n_outputs == 1:
+            return _same(x, out=out)
+        y, mask = out if isinstance(out, tuple) else (out, None)
+        return _same(x, out=y), deliver(np.ones(x.shape, np.bool_), mask)
+
+    return kernel
+
+
+@dropout.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value, dmask: None = None) -> list[Value]:
+    """The cotangent of what was kept, scaled as that was; where `training_mode` is not known yet, by the mask it returns."""
+    training, ratio = node.input(TRAINING), node.input(RATIO)
+    if training is None:
+        return [dy]
+    if training.constant is not None:
+        known = None if ratio is None or ratio.is_parameter else ratio.constant
+        if _drops(known, training.constant):
+            raise UnsupportedOpError(_NO_TRAINING)
+        return [dy]
+    keep = b.scalar(0.5, dy) if ratio is None else 1 - b.cast(ratio, dy.dtype)
+    kept = keep_where(b, b.further_output(node, 1), dy)
+    return [kept / b.op("Where", training, keep, b.scalar(1, dy))]

@@ -1,0 +1,219 @@
+"""The order of elements: permuting axes, joining and cutting, repeating, reversing, and moving between axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.graph import Node, Value
+from irgrad.op import OpTable
+from irgrad.ops.dims import dim_of, int_contents, join_sizes, reshape_to
+from irgrad.runtime.kernels import deliver
+
+ops = OpTable()
+
+# --- permuting axes ---------------------------------------------------------------------------------------------------
+
+transpose = ops.define("Transpose")
+
+
+@transpose.kernel
+def _transpose(x: np.ndarray, *, perm: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(x.transpose(perm), out)
+
+
+@transpose.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
+    perm = node.attr("perm")
+    if perm is None:  # the axes in reverse: its own inverse
+        return b.op("Transpose", dy)
+    return b.op("Transpose", dy, perm=tuple(sorted(range(len(perm)), key=perm.__getitem__)))
+
+
+# --- joining and cutting ----------------------------------------------------------------------------------------------
+
+concat = ops.define("Concat")
+
+
+@concat.kernel
+def _concat(*arrays: np.ndarray, axis: int, out: np.ndarray | None = None) -> np.ndarray:
+    return np.concatenate(arrays, axis, out)
+
+
+@concat.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
+    """One Split; where a single operand wants its share and its place is known, a Slice."""
+    axis, operands = node.attr("axis"), [node.operand(k) for k in range(len(node.inputs))]
+    if len(operands) == 1:
+        return [dy]
+    sizes = [dim_of(b, x, axis) for x in operands]
+    wanted = [k for k, x in enumerate(operands) if b.needs(x)]
+    known = [size for size in sizes if isinstance(size, int)]
+    if len(wanted) == 1 and len(known) == len(sizes):
+        (k,) = wanted
+        start = sum(known[:k])
+        share = b.op("Slice", dy, b.ints([start]), b.ints([start + known[k]]), b.ints([axis]))
+        return [share if j == k else None for j in range(len(operands))]
+    return b.multi("Split", dy, join_sizes(b, *sizes), outputs=len(operands), axis=axis)
+
+
+split = ops.define("Split")
+
+
+@split.kernel
+def _split(
+    x: np.ndarray,
+    sizes: np.ndarray | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    out: tuple[np.ndarray, ...] | None = None,
+) -> tuple[np.ndarray, ...]:
+    length = x.shape[axis]
+    if sizes is not None:
+        ends = list(accumulate(sizes.tolist()))
+        if ends[-1] != length:
+            raise ValueError(f"the sizes add up to {ends[-1]}, the axis has {length} elements")
+    else:
+        assert num_outputs is not None
+        chunk = -(-length // num_outputs)
+        ends = [min((k + 1) * chunk, length) for k in range(num_outputs)]
+    parts = tuple(np.split(x, ends[:-1], axis))
+    return parts if out is None else tuple(map(deliver, parts, out))
+
+
+@split.adjoint
+def _(b: AdjointBuilder, node: Node, *dys: Value | None) -> tuple[Value]:
+    parts = [b.zeros_if_none(dy, y) for dy, y in zip(dys, node.outputs, strict=True)]
+    return (parts[0] if len(parts) == 1 else b.op("Concat", *parts, axis=node.attr("axis")),)
+
+
+# --- repeating --------------------------------------------------------------------------------------------------------
+
+tile = ops.define("Tile")
+
+
+@tile.kernel
+def _tile(x: np.ndarray, repeats: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    return deliver(np.tile(x, repeats.tolist()), out)
+
+
+@tile.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    """Each repeated axis of dy is cut into (repeats, size) and summed over the repeats."""
+    x, repeats = node.operand(0), node.operand(1)
+    known = int_contents(repeats)
+    if known is None:
+        # Cut every axis; the axes to sum over are 0, 2, 4, ...
+        pairs = [b.op("Unsqueeze", v, b.ints([1])) for v in (repeats, b.shape_of(x))]
+        cut = b.op("Reshape", dy, b.op("Reshape", b.op("Concat", *pairs, axis=1), b.ints([-1])), allowzero=1)
+        length = repeats.tensor_type.static_shape
+        if length is not None:
+            return (b.reduce_sum(cut, range(0, 2 * length[0], 2)),)
+        axes = b.op("Range", 0, b.op("Size", b.op("Shape", cut)), 2)
+        return (b.op("ReduceSum", cut, axes, keepdims=0, noop_with_empty_axes=1),)
+    sizes, axes = [], []
+    for axis, count in enumerate(known):
+        if count != 1:
+            axes.append(len(sizes))
+            sizes.append(count)
+        sizes.append(dim_of(b, x, axis))
+    return (b.reduce_sum(reshape_to(b, dy, *sizes), axes) if axes else dy,)
+
+
+# --- triangles --------------------------------------------------------------------------------------------------------
+
+trilu = ops.define("Trilu")
+
+
+@trilu.kernel
+def _trilu(x: np.ndarray, k: np.ndarray | None = None, *, upper: int = 1, out: np.ndarray | None = None) -> np.ndarray:
+    offset = 0 if k is None else int(k.item())
+    return deliver((np.triu if upper else np.tril)(x, offset), out)
+
+
+@trilu.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    return (b.op("Trilu", dy, node.input(1), upper=node.attr("upper")),)
+
+
+# --- between channels and space ---------------------------------------------------------------------------------------
+
+
+def _blocks(mode: str) -> tuple[int, int, int]:
+    """Where the channels are split into: the axes of (block row, block column, channel) after the batch axis."""
+    if mode not in ("DCR", "CRD"):
+        raise ValueError(f"the mode {mode!r} is neither DCR nor CRD")
+    return (1, 2, 3) if mode == "DCR" else (2, 3, 1)
+
+
+depth_to_space = ops.define("DepthToSpace")
+
+
+@depth_to_space.kernel
+def _depth_to_space(
+    x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np.ndarray | None = None
+) -> np.ndarray:
+    n, c, h, w = x.shape
+    depth = c // blocksize**2
+    row, column, channel = _blocks(mode)
+    split = (n, blocksize, blocksize, depth, h, w) if mode == "DCR" else (n, depth, blocksize, blocksize, h, w)
+    moved = x.reshape(split).transpose(0, channel, 4, row, 5, column)
+    return deliver(moved.reshape(n, depth, h * blocksize, w * blocksize), out)
+
+
+@depth_to_space.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
+    return b.op("SpaceToDepth", dy, blocksize=node.attr("blocksize"), mode=node.attr("mode"))
+
+
+space_to_depth = ops.define("SpaceToDepth")
+
+
+@space_to_depth.kernel
+def _space_to_depth(
+    x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np.ndarray | None = None
+) -> np.ndarray:
+    n, c, h, w = x.shape
+    if h % blocksize or w % blocksize:
+        raise ValueError(f"an image of {h} x {w} cannot be cut into blocks of {blocksize} x {blocksize}")
+    split = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
+    _blocks(mode)
+    moved = split.transpose(0, 3, 5, 1, 2, 4) if mode == "DCR" else split.transpose(0, 1, 3, 5, 2, 4)
+    return deliver(moved.reshape(n, c * blocksize**2, h // blocksize, w // blocksize), out)
+
+
+@space_to_depth.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
+    return b.op("DepthToSpace", dy, blocksize=node.attr("blocksize"), mode=node.attr("mode"))
+
+
+# --- reversing --------------------------------------------------------------------------------------------------------
+
+reverse_sequence = ops.define("ReverseSequence")
+
+
+@reverse_sequence.kernel
+def _reverse_sequence(
+    x: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    batch_axis: int = 1,
+    time_axis: int = 0,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    time, length = np.arange(x.shape[time_axis]), lengths[:, None]
+    source = np.where(time < length, length - 1 - time, time)  # one row per sequence
+    moved = np.moveaxis(x, (batch_axis, time_axis), (0, 1))
+    picked = moved[np.arange(len(lengths))[:, None], source]
+    return deliver(np.moveaxis(picked, (0, 1), (batch_axis, time_axis)), out)
+
+
+@reverse_sequence.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    """Reversing twice is reversing not at all."""
+    axes = {name: node.attr(name) for name in ("batch_axis", "time_axis")}
+    return (b.op("ReverseSequence", dy, node.operand(1), **axes),)

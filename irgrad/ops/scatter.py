@@ -1,0 +1,220 @@
+"""Putting elements at places told by integer indices: ScatterElements and ScatterND.
+
+The two differ only in how indices tell places; `_Places` hides that. Where an index comes twice and ``reduction="none"``,
+the specification leaves the result open: here the later update wins (in the order of the updates' elements), and only the
+one that wins gets a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.errors import UnsupportedOpError
+from irgrad.graph import Node, Value
+from irgrad.op import OpTable
+from irgrad.ops.accumulate import accumulate_rows
+from irgrad.ops.dims import count_of, join_sizes
+from irgrad.ops.index import element_index, nd_index
+from irgrad.ops.positions import positions
+from irgrad.runtime.kernels import accumulation_dtype, deliver
+
+ops = OpTable()
+
+_UFUNCS: dict[str, np.ufunc | None] = {"none": None, "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def _scattered(
+    x: np.ndarray, index: tuple[np.ndarray, ...], updates: np.ndarray, reduction: str, out: np.ndarray | None
+) -> np.ndarray:
+    """x with the updates at the places ``x[index]``; the index leads to elements of x, or to slices of its last axes."""
+    if reduction not in _UFUNCS:
+        raise ValueError(f"the reduction {reduction!r} is none of {', '.join(_UFUNCS)}")
+    ufunc = _UFUNCS[reduction]
+    result = np.array(x, x.dtype if ufunc is None else accumulation_dtype(x.dtype), order="C")
+    if x.size and updates.size:
+        # Flat, so that of several updates of one place the last one is written last.
+        rows = np.ravel_multi_index(np.broadcast_arrays(*index), x.shape[: len(index)]).reshape(-1)
+        target, values = result.reshape(-1, updates.size // len(rows)), updates.reshape(len(rows), -1)
+        if ufunc is None:
+            target[rows] = values
+        else:
+            accumulate_rows(ufunc, target, rows, values)
+    return deliver(result.astype(x.dtype, copy=False), out)
+
+
+scatter_elements = ops.define("ScatterElements")
+
+
+@scatter_elements.kernel
+def _scatter_elements(
+    x: np.ndarray,
+    indices: np.ndarray,
+    updates: np.ndarray,
+    *,
+    axis: int = 0,
+    reduction: str = "none",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    return _scattered(x, element_index(x, indices, axis), updates, reduction, out)
+
+
+scatter_nd = ops.define("ScatterND")
+
+
+@scatter_nd.kernel
+def _scatter_nd(
+    x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, reduction: str = "none", out: np.ndarray | None = None
+) -> np.ndarray:
+    return _scattered(x, nd_index(x, indices), updates, reduction, out)
+
+
+# --- adjoints ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The places that a node's indices tell, in tensors of the shape of its data."""
+
+    b: Builder
+    node: Node
+
+    def pick(self, source: Value) -> Value:
+        """What a tensor holds at the places, in the shape of the updates."""
+        indices = self.node.operand(1)
+        if self.node.op.name == "ScatterND":
+            return self.b.op("GatherND", source, indices)
+        return self.b.op("GatherElements", source, indices, axis=self.node.attr("axis"))
+
+    def put(self, target: Value, updates: Value, reduction: str | None = None) -> Value:
+        """A tensor with updates at the places."""
+        axis = None if self.node.op.name == "ScatterND" else self.node.attr("axis")
+        return self.b.op(self.node.op.name, target, self.node.operand(1), updates, axis=axis, reduction=reduction)
+
+    def positions(self) -> Value:
+        """The position in the data, counted through all of its elements, that each element of the updates goes to."""
+        return self.pick(positions(self.b, self.b.shape_of(self.node.operand(0))))
+
+    @property
+    def distinct(self) -> bool:
+        """Whether no place is known to come twice."""
+        data, array = self.node.operand(0), self.node.operand(1).constant
+        if array is None:
+            return False
+        by_tuple = self.node.op.name == "ScatterND"
+        if (array < 0).any():
+            sizes = data.shape and (data.shape[: array.shape[-1]] if by_tuple else data.shape[self.node.attr("axis")])
+            if sizes is None or not all(isinstance(size, int) for size in np.atleast_1d(sizes)):
+                return False
+            array = np.where(array < 0, array + np.array(sizes), array)
+        if by_tuple:
+            tuples = array.reshape(-1, array.shape[-1])
+            return len(np.unique(tuples, axis=0)) == len(tuples)
+        axis = self.node.attr("axis")
+        return bool((np.diff(np.sort(array, axis), axis=axis) > 0).all())
+
+
+def _adjoint(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
+    rule = _ADJOINTS.get(node.attr("reduction"))
+    if rule is None:
+        raise UnsupportedOpError(f"the reduction {node.attr('reduction')!r} is none of {', '.join(_ADJOINTS)}")
+    ddata, dupdates = rule(_Places(b, node), b, node, dy)
+    return [ddata, None, dupdates]
+
+
+scatter_elements.adjoint(_adjoint)
+scatter_nd.adjoint(_adjoint)
+
+_Pair: TypeAlias = "tuple[Value | None, Value | None]"
+
+
+def _of_none(places: _Places, b: AdjointBuilder, node: Node, dy: Value) -> _Pair:
+    data, updates = node.operand(0), node.operand(2)
+    ddata = dupdates = None
+    if b.needs(data):
+        ddata = places.put(dy, b.zeros_like(updates))
+    if b.needs(updates):
+        dupdates = places.pick(dy)
+        if not places.distinct:
+            dupdates = b.op("Where", _winners(places, b, data, updates), dupdates, b.scalar(0, dy))
+    return ddata, dupdates
+
+
+def _winners(places: _Places, b: Builder, data: Value, updates: Value) -> Value:
+    """Which elements of the updates are the last ones written to their place."""
+    numbers = positions(b, b.shape_of(updates))
+    unwritten = b.op("ConstantOfShape", b.shape_of(data), value=np.zeros(1, np.int64))
+    return b.op("Equal", places.pick(places.put(unwritten, numbers)), numbers)
+
+
+def _of_add(places: _Places, b: AdjointBuilder, node: Node, dy: Value) -> _Pair:
+    return dy, places.pick(dy) if b.needs(node.operand(2)) else None
+
+
+def _of_mul(places: _Places, b: AdjointBuilder, node: Node, dy: Value) -> _Pair:
+    """Each factor's cotangent is dy times the other factors; nothing is divided by, so that zeros are nothing special."""
+    data, updates = node.operand(0), node.operand(2)
+    ddata = dupdates = None
+    if b.needs(data):
+        ddata = places.put(dy, updates, "mul")
+    if b.needs(updates):
+        dupdates = places.pick(dy) * places.pick(data)
+        if not places.distinct:
+            dupdates = dupdates * _product_of_others(places, b, updates)
+    return ddata, dupdates
+
+
+def _product_of_others(places: _Places, b: Builder, updates: Value) -> Value:
+    """For each element of the updates the product of the others that go to the same place.
+
+    Sorted by place, the updates of one place lie side by side; the product of those before an element and the product of
+    those behind it are linear recurrences that start anew with each place.
+    """
+    flat = b.ints([-1])
+    keys, order = b.multi(
+        "TopK",
+        b.op("Reshape", places.positions(), flat),
+        join_sizes(b, count_of(b, updates)),
+        outputs=2,
+        axis=0,
+        largest=0,
+    )
+    factors = b.op("Gather", b.op("Reshape", updates, flat), order)
+    # A neighbour that belongs to no place on either side, so that the first and the last start anew too.
+    keys = b.op("Pad", keys, b.ints([1, 1]), b.scalar(-1, keys))
+    factors = b.op("Pad", factors, b.ints([1, 1]), b.scalar(1, factors))
+    first, second, last = b.ints([0]), b.ints([1]), b.ints([-1])
+    end = b.ints([np.iinfo(np.int64).max])
+    joined = b.cast(b.op("Equal", b.op("Slice", keys, first, last), b.op("Slice", keys, second, end)), factors.dtype)
+    with_next, with_previous = (b.op("Pad", joined, b.ints(pads)) for pads in ([0, 1], [1, 0]))
+    before = b.op("irgrad.LinearRecurrence", 1 - with_next, with_next * factors)
+    behind = b.op("irgrad.LinearRecurrence", 1 - with_previous, with_previous * factors, reverse=1)
+    others = b.op("Slice", before * behind, second, last)
+    return b.reshape_like(b.op("irgrad.GatherGrad", others, order, b.shape_of(order)), updates)
+
+
+def _of_extreme(places: _Places, b: AdjointBuilder, node: Node, dy: Value) -> _Pair:
+    """All candidates of a place that are equal to the result share its cotangent equally."""
+    data, updates, y = node.operand(0), node.operand(2), node.outputs[0]
+    kept = b.cast(b.op("Equal", data, y), dy.dtype)
+    hit = b.cast(b.op("Equal", updates, places.pick(y)), dy.dtype)
+    share = dy / places.put(kept, hit, "add")
+    return (
+        share * kept if b.needs(data) else None,
+        places.pick(share) * hit if b.needs(updates) else None,
+    )
+
+
+_ADJOINTS: dict[str, Callable[[_Places, AdjointBuilder, Node, Value], _Pair]] = {
+    "none": _of_none,
+    "add": _of_add,
+    "mul": _of_mul,
+    "min": _of_extreme,
+    "max": _of_extreme,
+}

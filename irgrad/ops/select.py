@@ -1,0 +1,146 @@
+"""Elements chosen by what they are: TopK, Compress, NonZero, Unique; and OneHot, which goes the other way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.graph import Node, Value
+from irgrad.op import ZERO, OpTable
+from irgrad.ops.dims import count_of, join_sizes, shaped_like
+from irgrad.runtime.kernels import deliver
+
+ops = OpTable()
+
+# --- the largest ------------------------------------------------------------------------------------------------------
+
+top_k = ops.define("TopK")
+
+
+@top_k.kernel
+def _top_k(
+    x: np.ndarray,
+    k: np.ndarray,
+    *,
+    axis: int = -1,
+    largest: int = 1,
+    sorted: int = 1,
+    out: tuple[np.ndarray, ...] | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Of equal elements the one of the lower index comes first. NaN counts as the largest."""
+    count, lines = int(k.item()), np.moveaxis(x, axis, -1)
+    length = lines.shape[-1]
+    if not 0 <= count <= length:
+        raise ValueError(f"k is {count}, but there are {length} elements along axis {axis}")
+    if largest:
+        # A stable sort puts equal elements in the order of their indices; read from the end, that must be the reverse.
+        order = length - 1 - np.argsort(lines[..., ::-1], -1, kind="stable")[..., : -count - 1 : -1]
+    else:
+        order = np.argsort(lines, -1, kind="stable")[..., :count]
+    values = np.moveaxis(np.take_along_axis(lines, order, -1), -1, axis)
+    indices = np.moveaxis(order, -1, axis).astype(np.int64, copy=False)
+    return (values, indices) if out is None else (deliver(values, out[0]), deliver(indices, out[1]))
+
+
+@top_k.adjoint
+def _(b: AdjointBuilder, node: Node, dvalues: Value | None, dindices: None = None) -> Sequence[Value | None]:
+    """The indices count as constant: where two elements are equal the gradient is that of the one that was chosen."""
+    x = node.operand(0)
+    if dvalues is None:
+        return []
+    indices = b.further_output(node, 1)
+    # No index comes twice, so that adding is putting; its own adjoint is the simpler one.
+    zeros = b.zeros_like(x)
+    return [b.op("ScatterElements", zeros, indices, dvalues, axis=node.attr("axis"), reduction="add")]
+
+
+# --- by a condition ---------------------------------------------------------------------------------------------------
+
+compress = ops.define("Compress")
+
+
+@compress.kernel
+def _compress(
+    x: np.ndarray, condition: np.ndarray, *, axis: int | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    return deliver(np.compress(condition, x, axis), out)
+
+
+@compress.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    chosen = b.op("Squeeze", b.op("NonZero", node.operand(1)), b.ints([0]))
+    return (_taken(b, node.operand(0), chosen, dy, node.attr("axis")),)
+
+
+non_zero = ops.define("NonZero", gradient=ZERO)
+
+
+@non_zero.kernel
+def _non_zero(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    places = np.nonzero(x.reshape(1) if x.ndim == 0 else x)
+    return deliver(np.array(places if x.ndim else places[:0], np.int64).reshape(x.ndim, len(places[0])), out)
+
+
+unique = ops.define("Unique")
+
+
+@unique.kernel
+def _unique(
+    x: np.ndarray, *, axis: int | None = None, sorted: int = 1, out: tuple[np.ndarray, ...] | None = None
+) -> tuple[np.ndarray, ...]:
+    values, first, inverse, counts = np.unique(x, True, True, True, axis)
+    inverse = inverse.reshape(-1)
+    if not sorted:
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        values, first, inverse, counts = np.take(values, order, axis or 0), first[order], rank[inverse], counts[order]
+    results = (values, *(v.astype(np.int64, copy=False) for v in (first, inverse, counts)))
+    return results if out is None else tuple(map(deliver, results, out))
+
+
+@unique.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value | None, *others: None) -> Sequence[Value | None]:
+    """Of equal elements the first one, which the output `indices` tells, gets the whole cotangent."""
+    if dy is None:
+        return []
+    return [_taken(b, node.operand(0), b.further_output(node, 1), dy, node.attr("axis"))]
+
+
+def _taken(b: Builder, x: Value, indices: Value, dy: Value, axis: int | None) -> Value:
+    """The cotangent of an operand whose slices at some indices along an axis have been taken (of all of it for no axis)."""
+    if axis is not None:
+        return b.op("irgrad.GatherGrad", dy, indices, b.shape_of(x), axis=axis)
+    flat = b.op("irgrad.GatherGrad", dy, indices, join_sizes(b, count_of(b, x)))
+    return shaped_like(b, flat, x)
+
+
+# --- one-hot ----------------------------------------------------------------------------------------------------------
+
+one_hot = ops.define("OneHot")
+
+
+@one_hot.kernel
+def _one_hot(
+    indices: np.ndarray, depth: np.ndarray, values: np.ndarray, *, axis: int = -1, out: np.ndarray | None = None
+) -> np.ndarray:
+    """An index beyond the depth on either side makes no position hot."""
+    size = int(depth.item())
+    places = indices.astype(np.float64 if indices.dtype.kind == "f" else np.int64)
+    places = np.where(places < 0, places + size, places)
+    axis %= indices.ndim + 1
+    hot = np.expand_dims(places, axis) == np.arange(size).reshape(-1, *(1,) * (indices.ndim - axis))
+    return deliver(values[hot.astype(np.intp)], out)
+
+
+@one_hot.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
+    """Each of the two values is at the positions that a OneHot of its own marks."""
+    indices, depth = node.operand(0), node.operand(1)
+    sums = []
+    for marks in ([1, 0], [0, 1]):
+        mask = b.op("OneHot", indices, depth, b.constant(marks, dy.dtype), axis=node.attr("axis"))
+        sums.append(b.op("Reshape", b.reduce_sum(dy * mask, None), b.ints([1])))
+    return [None, None, b.op("Concat", *sums, axis=0)]

@@ -1,0 +1,87 @@
+"""The partial inverse of a maximum pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.graph import Node, Value
+from irgrad.op import Call, OpTable
+from irgrad.ops.conv_lowering import cut
+from irgrad.ops.windows import explicit_pads, image_dims, per_axis, shape_operand
+from irgrad.runtime.kernels import deliver
+from irgrad.types import Type
+
+ops = OpTable()
+
+max_unpool = ops.define("MaxUnpool")
+
+
+@max_unpool.kernel
+def _(
+    x: np.ndarray,
+    indices: np.ndarray,
+    output_shape: np.ndarray | None = None,
+    *,
+    out: np.ndarray | None = None,
+    **attrs: Any,
+) -> np.ndarray:
+    sizes = [int(d) for d in image_dims(attrs, x.shape[2:], attrs["kernel_shape"]) if isinstance(d, int)]
+    inner = np.zeros((*x.shape[:2], *sizes), x.dtype)
+    inner.reshape(-1)[indices.reshape(-1)] = x.reshape(-1)
+    if output_shape is None:
+        return deliver(inner, out)
+    y = np.zeros(tuple(output_shape.tolist()), x.dtype) if out is None else out
+    y[...] = 0
+    y[tuple(slice(0, n) for n in inner.shape)] = inner
+    return y
+
+
+@max_unpool.infer
+def _(call: Call) -> Sequence[Type]:
+    x = call.tensor(0)
+    if call.has(2):
+        return [x.with_shape(shape_operand(call, 2))]
+    if x.shape is None:
+        return [x]
+    return [x.with_shape((*x.shape[:2], *image_dims(call.attrs, x.shape[2:], call.attrs["kernel_shape"])))]
+
+
+@max_unpool.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
+    """What stands where each element was put; where several were put at one place, that is the last one's.
+
+    Windows that do not overlap have no such places.
+    """
+    x, indices = node.operand(0), node.operand(1)
+    kernel, rank = node.attr("kernel_shape"), len(node.attr("kernel_shape"))
+    strides = per_axis(node.attrs, "strides", rank, 1)
+    if node.input(2) is not None:
+        dy = cut(b, dy, _unpooled_sizes(b, node), rank)
+    flat = b.ints([-1])
+    dx = b.op("Gather", b.op("Reshape", dy, flat), indices)
+    if all(stride >= k for stride, k in zip(strides, kernel, strict=True)):
+        return [dx, None, None][: len(node.inputs)]
+    order = b.op("Reshape", b.op("Range", 0, b.op("Size", x), 1), b.shape_of(x))
+    empty = b.op("ConstantOfShape", b.op("Shape", b.op("Reshape", dy, flat)), value=np.zeros(1, np.int64))
+    last = b.op(
+        "ScatterElements", empty, b.op("Reshape", indices, flat), b.op("Reshape", order, flat), axis=0, reduction="max"
+    )
+    dx = b.op("Where", b.op("Equal", b.op("Gather", last, indices), order), dx, b.scalar(0, dx))
+    return [dx, None, None][: len(node.inputs)]
+
+
+def _unpooled_sizes(b: Builder, node: Node) -> Value:
+    """The spatial sizes that the indices of a MaxUnpool refer to."""
+    x, kernel = node.operand(0), node.attr("kernel_shape")
+    rank = len(kernel)
+    if x.shape is not None:
+        sizes = [d for d in image_dims(node.attrs, x.shape[2:], kernel) if isinstance(d, int)]
+        if len(sizes) == rank:
+            return b.ints(sizes)
+    pads = explicit_pads(node.attrs, rank) or ((0, 0),) * rank
+    rest = [k - begin - end for k, (begin, end) in zip(kernel, pads, strict=True)]
+    return (b.op("Shape", x, start=2) - 1) * b.ints(per_axis(node.attrs, "strides", rank, 1)) + b.ints(rest)
