@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from irgrad.contents import follows_contents, infer_contents
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Graph, Node, Operand, Role, Value, active_emitter
-from irgrad.infer import follows_contents, infer_contents, infer_types
+from irgrad.infer import infer_types
 from irgrad.op import Call, Op, find_op
 from irgrad.types import TensorType, Type
 

@@ -25,7 +25,7 @@ from irgrad.types import is_differentiable
 __all__ = ["GradientCheck", "GradientChecker", "check_grads"]
 
 # The likeliest first: the search ends at the first width that is sure of its result.
-_WIDTHS = (1e-4, 1e-5, 1e-3, 1e-6, 1e-2, 1e-7)
+_WIDTHS = (1e-5, 1e-6, 1e-4, 1e-7, 1e-3, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def check_grads(
         AdjointError: a direction disagrees, or finite differences are inconclusive along it.
     """
     checker = GradientChecker(graph, feeds, wrt, outputs, rtol=rtol)
-    generator = np.random.default_rng(seed)
+    # Not the stream that a caller gets from the same seed: feeds drawn from that would be equal to the cotangents.
+    generator = np.random.default_rng([seed, 1])
     results = []
     for _ in range(directions):
         result = checker.check(generator)
@@ -189,7 +190,7 @@ def _derivative(function: Callable[[float], float], rtol: float, scale: float) -
         value = (4 * central - (coarse[1] - coarse[0]) / (2 * width)) / 3
         # A kink at or near the point does not show in central differences, but it does in a one-sided one.
         onesided = (4 * fine[1] - coarse[1]) / width
-        spread = max(abs(value - central), 0.1 * abs(value - onesided))
+        spread = max(abs(value - central), abs(value - onesided))
         if np.isfinite(value) and spread < best[1]:
             best = (value, spread)
         if best[1] <= rtol * scale:

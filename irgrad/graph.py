@@ -522,7 +522,7 @@ class Graph:
             self._inputs = [value for value in self._inputs if value is not thing]
 
     def set_outputs(self, outputs: Mapping[str, Value] | Iterable[Value]) -> None:
-        """Replace the outputs.
+        """Replace the outputs; gradients that are no output any more are forgotten.
 
         Args:
             outputs: name → value, or just values, which then go by their own names.
@@ -537,6 +537,7 @@ class Graph:
         if len(dict(pairs)) != len(pairs):
             raise GraphError("a value is listed twice among the outputs; give a mapping with a name for each")
         self._outputs = dict(pairs)
+        self.gradients = {of: name for of, name in self.gradients.items() if name in self._outputs}
         self._returned = {value for _, value in pairs}
 
     def set_type(self, value: Value, type: Type) -> None:

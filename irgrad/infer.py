@@ -1,27 +1,28 @@
-"""Type inference for one node, with propagation of the contents of small integer tensors.
+"""Type inference for one node.
 
 Types come from the operation's own rule where it has one, otherwise from onnx (`onnx.shape_inference.infer_node_outputs`),
-which is given constant operands as data. What onnx cannot do node by node is done here: the elements of shapes under
-construction are followed symbolically (`Value.contents`), so that
-``Reshape(x, Concat(Gather(Shape(x), 0), [-1]))`` keeps the batch dimension of `x` by name.
+which is given constant operands as data. What onnx cannot do node by node is done here: shapes that depend on elements which
+are known as symbols only (see `irgrad.contents`), so that ``Reshape(x, Concat(Gather(Shape(x), 0), [-1]))`` keeps the batch
+dimension of `x` by name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from onnx import helper, numpy_helper, shape_inference
 
+from irgrad.contents import slice_range
 from irgrad.errors import TypeInferenceError
-from irgrad.graph import MAX_CONTENTS, OPSET
-from irgrad.op import Call, Op
+from irgrad.graph import OPSET
+from irgrad.op import Call
 from irgrad.proto import node_to_proto
-from irgrad.types import Dim, TensorType, Type, divide_dims, multiply_dims, type_from_proto, type_to_proto
+from irgrad.types import Dim, Shape, TensorType, Type, add_dims, divide_dims, multiply_dims, type_from_proto, type_to_proto
 
-__all__ = ["follows_contents", "infer_contents", "infer_types", "slice_range"]
+__all__ = ["infer_types"]
 
 _DATA_LIMIT = 1024  # elements of a constant that onnx is given as data: axes, shapes, scales, never weights
 
@@ -36,12 +37,14 @@ def infer_types(call: Call) -> list[Type]:
     """
     if call.op.infer_rule is not None:
         return list(call.op.infer_rule(call))
-    types = list(_onnx_types(call)) if call.op.schema is not None else [None] * call.n_outputs
+    types: list[Type | None] = list(_onnx_types(call)) if call.op.schema is not None else [None] * call.n_outputs
     refine = _REFINE.get(call.op.qualified_name)
-    if refine is not None and isinstance(types[0], TensorType):
-        shape = refine(call)
-        if shape is not None:
-            types[0] = types[0].with_shape(_merge(types[0].shape, shape))
+    if refine is not None:
+        found = refine(call)
+        for k, shape in enumerate(found if isinstance(found, list) else [found]):
+            known = types[k]
+            if shape is not None and isinstance(known, TensorType):
+                types[k] = known.with_shape(_merge(known.shape, shape))
     return [_unknown(call) if type is None else type for type in types]
 
 
@@ -86,8 +89,11 @@ def _data(call: Call) -> dict[int, np.ndarray]:
             array = np.array(contents, operand.dtype)
             array = array.reshape(()) if operand.rank == 0 else array
         if array is not None and array.size <= _DATA_LIMIT and array.dtype != object:
-            data[k] = array
+            data[k] = array.astype(np.int64) if (call.op.qualified_name, k) in _READ_AS_INT64 else array
     return data
+
+
+_READ_AS_INT64 = {("Pad", 3)}  # operands that may be int32 but whose data onnx (1.23) takes for int64
 
 
 def _memo_key(call: Call, data: dict[int, np.ndarray]) -> Any:
@@ -127,10 +133,10 @@ def _ask_onnx(call: Call, data: dict[int, np.ndarray]) -> Sequence[Type | None]:
     return tuple(type_from_proto(found[o]) if o in found else None for o in outputs)
 
 
-# --- shapes out of symbolic contents ----------------------------------------------------------------------------------
+# --- shapes out of symbols --------------------------------------------------------------------------------------------
 
 
-def _reshape(call: Call) -> tuple[Dim, ...] | None:
+def _reshape(call: Call) -> Shape:
     target, source = call.contents.get(1), call.tensor(0).shape
     if target is None:
         return None
@@ -140,54 +146,66 @@ def _reshape(call: Call) -> tuple[Dim, ...] | None:
             dims.append(source[axis] if source is not None and axis < len(source) else None)
         else:
             dims.append(dim)
-    if dims.count(-1) == 1 and source is not None:
+    if source is None:
+        return _not_negative(dims)
+    count = multiply_dims(*source)
+    if dims.count(-1) == 1:
         rest = multiply_dims(*(d for d in dims if d != -1))
-        dims[dims.index(-1)] = divide_dims(multiply_dims(*source), rest) if rest != 0 else None
+        dims[dims.index(-1)] = divide_dims(count, rest) if rest != 0 else None
+    elif isinstance(count, int) and all(isinstance(d, int) for d in dims) and multiply_dims(*dims) != count:
+        raise TypeInferenceError(f"{call.tensor(0)}, which has {count} elements, cannot be reshaped to {_written(dims)}")
+    return _not_negative(dims)
+
+
+def _not_negative(dims: Sequence[Dim]) -> Shape:
     return tuple(None if isinstance(d, int) and d < 0 else d for d in dims)
 
 
-def _expand(call: Call) -> tuple[Dim, ...] | None:
+def _written(dims: Sequence[Dim]) -> str:
+    return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"
+
+
+def _flatten(call: Call) -> Shape:
+    shape, axis = call.tensor(0).shape, call.attrs["axis"]
+    return None if shape is None else (multiply_dims(*shape[:axis]), multiply_dims(*shape[axis:]))
+
+
+def _expand(call: Call) -> Shape:
     target, source = call.contents.get(1), call.tensor(0).shape
     if target is None or source is None:
         return None
     rank = max(len(target), len(source))
     a = (1,) * (rank - len(source)) + tuple(source)
     b = (1,) * (rank - len(target)) + tuple(target)
-    return tuple(
-        y if x == 1 else x if y == 1 or x == y else x if isinstance(x, int) else None for x, y in zip(a, b, strict=True)
-    )
+    return tuple(map(_broadcast, a, b))
 
 
-def _from_contents(operand: int) -> Callable[[Call], tuple[Dim, ...] | None]:
+def _broadcast(a: Dim, b: Dim) -> Dim:
+    """The size of two axes that are broadcast together: that of the one which is not 1."""
+    if a == b or b == 1:
+        return a
+    if a == 1 or isinstance(b, int):
+        return b
+    return a if isinstance(a, int) else None
+
+
+def _from_contents(operand: int) -> Callable[[Call], Shape]:
     return lambda call: call.contents.get(operand)
 
 
-def _tile(call: Call) -> tuple[Dim, ...] | None:
+def _tile(call: Call) -> Shape:
     repeats, source = call.contents.get(1), call.tensor(0).shape
     if repeats is None or source is None:
         return None
-    return tuple(multiply_dims(d, r) for d, r in zip(source, repeats, strict=True))
+    _expect_length(call, 1, len(source))
+    return tuple(map(multiply_dims, source, repeats))
 
 
-def _range(call: Call) -> tuple[Dim, ...] | None:
+def _range(call: Call) -> Shape:
     start, limit, delta = (call.contents.get(k) for k in range(3))
     if start == (0,) and delta == (1,) and limit is not None:
         return limit
     return None
-
-
-def slice_range(start: int, end: int, step: int, size: int) -> range:
-    """The positions that a Slice keeps along an axis of some size.
-
-    Source: the ONNX operator specification, Slice (version 13). It differs from Python's slices where a negative step starts
-    before the first element: the start is moved to that.
-
-    Raises:
-        ValueError: the step is 0.
-    """
-    first, last = (0, size) if step > 0 else (-1, size - 1)
-    start, end = (bound + size if bound < 0 else bound for bound in (start, end))
-    return range(min(max(start, 0), last), min(max(end, first), last), step)
 
 
 def _sliced(dim: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
@@ -206,7 +224,7 @@ def _sliced(dim: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
 _FAR = 2**31 - 1  # what exporters write for "to the end", if not more
 
 
-def _slice(call: Call) -> tuple[Dim, ...] | None:
+def _slice(call: Call) -> Shape:
     source = call.tensor(0).shape
     starts, ends = call.contents.get(1), call.contents.get(2)
     if source is None or starts is None or ends is None:
@@ -215,6 +233,8 @@ def _slice(call: Call) -> tuple[Dim, ...] | None:
     steps = call.contents.get(4) if call.has(4) else (1,) * len(starts)
     if axes is None or steps is None:
         return None
+    for operand in (2, 3, 4):
+        _expect_length(call, operand, len(starts))
     dims = list(source)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if not isinstance(axis, int):
@@ -223,208 +243,92 @@ def _slice(call: Call) -> tuple[Dim, ...] | None:
     return tuple(dims)
 
 
-_REFINE: dict[str, Callable[[Call], tuple[Dim, ...] | None]] = {
-    "Reshape": _reshape,
-    "Expand": _expand,
-    "ConstantOfShape": _from_contents(0),
-    "Tile": _tile,
-    "Range": _range,
-    "Slice": _slice,
-}
+def _expect_length(call: Call, operand: int, length: int) -> None:
+    """Raises TypeInferenceError where an operand that is present and known has another number of elements."""
+    found = call.contents.get(operand)
+    if found is not None and len(found) != length:
+        name = call.op.qualified_name
+        raise TypeInferenceError(f"operand {operand} of {name} has {len(found)} elements, but {length} are needed")
 
 
-# --- contents ---------------------------------------------------------------------------------------------------------
-
-Contents: TypeAlias = "tuple[Dim, ...]"
-
-
-def follows_contents(op: Op) -> bool:
-    """Whether contents of operands may say something about the contents of results (see `infer_contents`)."""
-    return op.qualified_name in _CONTENTS
-
-
-def infer_contents(call: Call) -> list[Contents | None]:
-    """The contents of a node's outputs as far as they follow from those of its operands; `call.outputs` must be set."""
-    rule = _CONTENTS.get(call.op.qualified_name)
-    nothing: list[Contents | None] = [None] * call.n_outputs
-    first = call.outputs[0] if call.outputs else None
-    if rule is None or not isinstance(first, TensorType) or first.dtype.kind not in "iub":
-        return nothing
-    if first.rank is not None and first.rank > 1:
-        return nothing
-    found = rule(call)
-    if found is None or len(found) > MAX_CONTENTS:
-        return nothing
-    return [found, *nothing[1:]]
-
-
-def _operands(call: Call) -> list[Contents] | None:
-    found = [call.contents.get(k) for k in range(len(call.inputs))]
-    return None if any(c is None for c in found) else [c for c in found if c is not None]
-
-
-def _shape_of(call: Call) -> Contents | None:
-    shape = call.tensor(0).shape
-    if shape is None:
+def _concat(call: Call) -> Shape:
+    shapes = [call.tensor(k).shape for k in range(len(call.inputs))]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes):
         return None
-    start, end = call.attrs.get("start", 0), call.attrs.get("end")
-    return shape[slice(start, end)]
+    axis = call.attrs["axis"] % len(known[0])
+    return (*(None,) * axis, add_dims(*(shape[axis] for shape in known)), *(None,) * (len(known[0]) - axis - 1))
 
 
-def _size_of(call: Call) -> Contents | None:
-    shape = call.tensor(0).shape
-    return None if shape is None else (multiply_dims(*shape),)
+def _split(call: Call) -> list[Shape]:
+    shape, sizes, count = call.tensor(0).shape, call.contents.get(1), call.attrs.get("num_outputs")
+    if count is not None and count != call.n_outputs:
+        raise TypeInferenceError(f"a Split into {count} parts (num_outputs) has {call.n_outputs} outputs")
+    if shape is None or (sizes is None and count is None):
+        return []
+    axis = call.attrs["axis"] % len(shape)
+    parts = sizes if sizes is not None else (divide_dims(shape[axis], count),) * call.n_outputs
+    if parts[0] is None and count is not None:
+        return []
+    return [(*shape[:axis], part, *shape[axis + 1 :]) for part in parts]
 
 
-def _same(call: Call) -> Contents | None:
-    return call.contents.get(0)
-
-
-def _gather(call: Call) -> Contents | None:
-    data, indices = call.contents.get(0), call.contents.get(1)
-    if data is None or indices is None or call.tensor(0).rank != 1:
+def _pad(call: Call) -> Shape:
+    shape, pads = call.tensor(0).shape, call.contents.get(1)
+    if shape is None or pads is None:
         return None
-    if not all(isinstance(i, int) and -len(data) <= i < len(data) for i in indices):
+    axes = call.contents.get(3) if call.has(3) else tuple(range(len(shape)))
+    if axes is None:
         return None
-    return tuple(data[i] for i in indices if isinstance(i, int))
-
-
-def _concat(call: Call) -> Contents | None:
-    parts: list[Dim] = []
-    for k in range(len(call.inputs)):
-        # An element of which nothing is known does not hide those beside it.
-        contents = call.contents.get(k)
-        if contents is None:
-            shape = call.tensor(k).static_shape
-            if shape is None or len(shape) != 1 or shape[0] > MAX_CONTENTS:
-                return None
-            contents = (None,) * shape[0]
-        parts += contents
-    return tuple(parts)
-
-
-def _slice_contents(call: Call) -> Contents | None:
-    operands = _operands(call)
-    if operands is None or any(len(o) != 1 for o in operands[1:]):
-        return None
-    data, start, end, *rest = operands
-    step = rest[1][0] if len(rest) > 1 else 1
-    if not (isinstance(start[0], int) and isinstance(end[0], int) and isinstance(step, int) and step):
-        return None
-    return tuple(data[k] for k in slice_range(start[0], end[0], step, len(data)))
-
-
-def _elementwise(combine: Callable[[Dim, Dim], Dim]) -> Callable[[Call], Contents | None]:
-    def rule(call: Call) -> Contents | None:
-        operands = _operands(call)
-        if operands is None:
+    _expect_length(call, 1, 2 * len(axes))
+    dims = list(shape)
+    for axis, before, behind in zip(axes, pads, pads[len(axes) :], strict=False):
+        if not isinstance(axis, int):
             return None
-        a, b = operands
-        size = max(len(a), len(b)) if a and b else 0
-        if len(a) not in (1, size) or len(b) not in (1, size):
-            return None
-        a, b = (a * size if len(a) == 1 else a), (b * size if len(b) == 1 else b)
-        return tuple(combine(x, y) for x, y in zip(a, b, strict=True))
-
-    return rule
+        dims[axis] = add_dims(dims[axis], before, behind)
+        if isinstance(size := dims[axis], int) and size < 0:
+            raise TypeInferenceError(f"the pads of a Pad take more away from axis {axis} of {call.tensor(0)} than it has")
+    return tuple(dims)
 
 
-def _add(a: Dim, b: Dim) -> Dim:
-    if isinstance(a, int) and isinstance(b, int):
-        return a + b
-    return b if a == 0 else a if b == 0 else None
+def _depth_to_space(call: Call) -> Shape:
+    return _moved_blocks(call, divide_dims, multiply_dims)
 
 
-def _subtract(a: Dim, b: Dim) -> Dim:
-    if isinstance(a, int) and isinstance(b, int):
-        return a - b
-    return a if b == 0 else 0 if a == b and a is not None else None
+def _space_to_depth(call: Call) -> Shape:
+    return _moved_blocks(call, multiply_dims, divide_dims)
 
 
-def _multiply(a: Dim, b: Dim) -> Dim:
-    if isinstance(a, int) and isinstance(b, int):
-        return a * b
-    if (isinstance(a, int) and a < 0) or (isinstance(b, int) and b < 0):
+def _moved_blocks(call: Call, depth: Callable[[Dim, Dim], Dim], space: Callable[[Dim, Dim], Dim]) -> Shape:
+    shape, block = call.tensor(0).shape, call.attrs["blocksize"]
+    if shape is None or len(shape) != 4:
         return None
-    return multiply_dims(a, b)
+    n, c, h, w = shape
+    dims = (n, depth(c, block * block), space(h, block), space(w, block))
+    if any(new is None and isinstance(old, int) for new, old in zip(dims, shape, strict=True)):
+        raise TypeInferenceError(f"{call.tensor(0)} cannot be cut into blocks of {block} x {block}")
+    return dims
 
 
-def _divide(a: Dim, b: Dim) -> Dim:
-    if isinstance(a, int) and isinstance(b, int):
-        return None if b == 0 else int(a / b)
-    return None if b == 0 or (isinstance(b, int) and b < 0) else divide_dims(a, b)
+def _gather_elements(call: Call) -> Shape:
+    data, indices = call.tensor(0), call.tensor(1)
+    if data.rank is not None and indices.rank is not None and data.rank != indices.rank:
+        raise TypeInferenceError(f"the data of GatherElements is {data}, but the indices, {indices}, have another rank")
+    return indices.shape
 
 
-def _equal(a: Dim, b: Dim) -> Dim:
-    # A symbol is a size, hence never the -1 that exporters compare a target shape with.
-    if isinstance(a, int) and isinstance(b, int):
-        return int(a == b)
-    if a is not None and a == b:
-        return 1
-    negative = (isinstance(a, int) and a < 0) or (isinstance(b, int) and b < 0)
-    return 0 if negative and a is not None and b is not None else None
-
-
-def _where(call: Call) -> Contents | None:
-    operands = _operands(call)
-    if operands is None:
-        return None
-    size = max(map(len, operands))
-    if any(len(o) not in (1, size) for o in operands):
-        return None
-    condition, a, b = (o * size if len(o) == 1 else o for o in operands)
-    return tuple(
-        x if c not in (0, None) else y if c == 0 else (x if x == y else None)
-        for c, x, y in zip(condition, a, b, strict=True)
-    )
-
-
-def _filled(call: Call) -> Contents | None:
-    size, value = call.contents.get(0), call.attrs.get("value")
-    if size is None or len(size) > 1 or not all(isinstance(d, int) and d <= MAX_CONTENTS for d in size):
-        return None
-    if not isinstance(value, np.ndarray):
-        return None
-    count = int(size[0]) if size and isinstance(size[0], int) else 1
-    return (int(value.reshape(-1)[0]),) * count
-
-
-def _product(call: Call) -> Contents | None:
-    data = call.contents.get(0)
-    if data is None or any(isinstance(d, int) and d < 0 for d in data):
-        return None
-    axes_known = not call.has(1) or call.contents.get(1) in ((0,), (-1,))
-    return (multiply_dims(*data),) if axes_known and call.tensor(0).rank == 1 else None
-
-
-def _arange(call: Call) -> Contents | None:
-    operands = _operands(call)
-    if operands is None or not all(isinstance(o[0], int) for o in operands):
-        return None
-    start, limit, delta = (int(o[0]) for o in operands if isinstance(o[0], int))
-    if delta == 0 or abs(limit - start) > MAX_CONTENTS * abs(delta):
-        return None
-    return tuple(range(start, limit, delta))
-
-
-_CONTENTS: dict[str, Callable[[Call], Contents | None]] = {
-    "Shape": _shape_of,
-    "Size": _size_of,
-    "Cast": _same,
-    "Identity": _same,
-    "Squeeze": _same,
-    "Unsqueeze": _same,
-    "Reshape": _same,
-    "Gather": _gather,
+_REFINE: dict[str, Callable[[Call], Shape | list[Shape]]] = {
     "Concat": _concat,
-    "Slice": _slice_contents,
-    "Add": _elementwise(_add),
-    "Sub": _elementwise(_subtract),
-    "Mul": _elementwise(_multiply),
-    "Div": _elementwise(_divide),
-    "Equal": _elementwise(_equal),
-    "Where": _where,
-    "ConstantOfShape": _filled,
-    "ReduceProd": _product,
-    "Range": _arange,
+    "ConstantOfShape": _from_contents(0),
+    "DepthToSpace": _depth_to_space,
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "GatherElements": _gather_elements,
+    "Pad": _pad,
+    "Range": _range,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
+    "Split": _split,
+    "Tile": _tile,
 }

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 
 from irgrad.builder import call_of
+from irgrad.contents import infer_contents
 from irgrad.errors import GraphError
 from irgrad.graph import OPSET, Graph, Role, Value
-from irgrad.infer import infer_contents, infer_types
+from irgrad.infer import infer_types
 from irgrad.literals import array_from_base64, array_from_elements, float_from_text
 from irgrad.op import Op, find_op
 from irgrad.text_lexer import Lexer

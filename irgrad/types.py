@@ -113,6 +113,19 @@ def _join(number: int, symbols: list[str]) -> Dim:
     return "*".join(([str(number)] if number != 1 else []) + symbols)
 
 
+def add_dims(*dims: Dim) -> Dim:
+    """The sum of dimensions where that can be written: of numbers, and of multiples of one product of symbols ("3*N")."""
+    number, symbols = 0, list[str]()
+    for dim in dims:
+        if dim is None:
+            return None
+        n, s = _factors(dim)
+        if n and number and s != symbols:
+            return None
+        number, symbols = number + n, s if n else symbols
+    return _join(number, symbols)
+
+
 def multiply_dims(*dims: Dim) -> Dim:
     """The product of dimensions in canonical form ("12*N"); None where one is unknown and none is 0."""
     if 0 in dims:

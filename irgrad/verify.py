@@ -11,9 +11,10 @@ import onnx
 from onnx import defs
 
 from irgrad.builder import call_of
+from irgrad.contents import infer_contents
 from irgrad.errors import IrgradError, VerifyError
 from irgrad.graph import Graph, Node, Role, Value
-from irgrad.infer import infer_contents, infer_types
+from irgrad.infer import infer_types
 from irgrad.text import line_of
 from irgrad.types import OptionalType, SequenceType, TensorType, dims_differ, types_compatible
 
@@ -46,20 +47,13 @@ def verify(graph: Graph, *, types: bool = False) -> None:
     waiting: list[tuple[str, Graph]] = [("", graph)]
     while waiting:
         where, current = waiting.pop(0)
-        if id(current) in seen:
-            problems.append(f"{where}the graph {current.name!r} is the attribute of more than one node")
-            continue
-        seen.add(id(current))
-        for sentence, thing in _problems(current, types):
+        for sentence, thing in _shared(current) if id(current) in seen else _problems(current, types):
             problems.append(where + sentence)
             if len(problems) <= _SHOWN:
                 shown += [f"  - {where}{sentence}"] + ([] if thing is None else [f"      {_line(thing)}"])
-        waiting += [
-            (f"{where}in {key!r} of the node {node._name!r}: ", value)
-            for node in current._node_names.values()
-            for key, value in node.attrs.items()
-            if isinstance(value, Graph)
-        ]
+        if id(current) not in seen:
+            seen.add(id(current))
+            waiting += [(where + place, inner) for place, inner in _inside(current)]
     if problems:
         more = [f"  and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         count = "1 invariant" if len(problems) == 1 else f"{len(problems)} invariants"
@@ -70,7 +64,18 @@ def _line(thing: Node | Value) -> str:
     try:
         return line_of(thing)
     except Exception:  # a thing that is broken enough has no line
-        return repr(thing)
+        return f"%{thing._name}" if isinstance(thing, Value) else repr(thing._name)
+
+
+def _inside(graph: Graph) -> Iterator[tuple[str, Graph]]:
+    for node in graph._node_names.values():
+        for key, value in node.attrs.items():
+            if isinstance(value, Graph):
+                yield f"in {key!r} of the node {node._name!r}: ", value
+
+
+def _shared(graph: Graph) -> Problems:
+    yield f"the graph {graph.name!r} is the attribute of more than one node", None
 
 
 def _problems(graph: Graph, types: bool) -> Problems:
@@ -179,7 +184,7 @@ def _order(graph: Graph) -> Problems:
             return
         for node in graph._order:
             for value in node._inputs:
-                maker = None if value is None else value.producer
+                maker = None if value is None else next(iter(dag.pred[value]), None)
                 if maker is not None and place[maker] >= place[node]:
                     yield f"the node {node._name!r} stands before {maker._name!r}, which it depends on", node
 
@@ -296,6 +301,8 @@ def _takes(node: Node, what: str, least: int, most: int) -> str:
 
 
 def _inferred(node: Node) -> Problems:
+    if node.op.schema is None and node.op.infer_rule is None:
+        return  # of an opaque operation nothing is known
     stated = [value._type for value in node._outputs]
     try:
         types = infer_types(call_of(node.op, node.attrs, node._inputs, len(stated)))

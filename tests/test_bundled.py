@@ -46,7 +46,7 @@ def test_every_weight_is_a_parameter(graph: Graph) -> None:
 
 
 def test_gradients_agree_with_finite_differences(graph: Graph) -> None:
-    """By the image and every weight together, then by the image and a few weights each alone.
+    """By the image and every weight together, then by the image and two of the weights, where each counts more.
 
     The files' weights are all 0.02, so that by symmetry most gradients vanish; random ones are fed in their place.
     """
@@ -54,8 +54,8 @@ def test_gradients_agree_with_finite_differences(graph: Graph) -> None:
     everything = [*graph.inputs, *graph.parameters]
     checker = GradientChecker(graph, feeds, everything)
     generator = np.random.default_rng(0)
-    alone = [everything[0], *generator.choice(everything[1:], 2, replace=False)]
-    for names in (None, *([n] for n in alone)):
+    few = [everything[0], *generator.choice(everything[1:], 2, replace=False)]
+    for names in (everything, few):
         result = checker.check(generator, names)
         assert result.ok, (names, result)
 

@@ -89,6 +89,8 @@ def value_of(attribute: AttributeProto, node: NodeProto, external: ExternalData)
         return tuple(sparse_to_array(t, external, what) for t in attribute.sparse_tensors)
     if attribute.type == AttributeProto.TYPE_PROTOS:
         return tuple(type_from_proto(t) for t in attribute.type_protos)
+    if attribute.type == AttributeProto.GRAPHS:
+        raise ModelTypeError(f"{what} holds a list of subgraphs, which no operation of ONNX has and which is not supported")
     return attribute_from_proto(attribute)
 
 

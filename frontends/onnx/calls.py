@@ -85,10 +85,12 @@ def expansion_of(
     Raises:
         ModelTypeError: one of these names is one that the function uses itself.
     """
-    domain = domain_of(node.domain)
     graphs = [a.g for a in attributes.values() if a.type == AttributeProto.GRAPH]
+    if not graphs:
+        return None
+    domain = domain_of(node.domain)
     op = find_op(node.op_type, domain)
-    if not graphs or op.infer_rule is not None or op.schema is None:
+    if op.infer_rule is not None or op.schema is None:
         return None
     schema: Any = defs.get_schema(node.op_type, version, domain)
     if not schema.has_context_dependent_function:

@@ -6,12 +6,12 @@ operation does not have would be ignored without a word, so both are checked whe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import numpy as np
-from onnx import AttributeProto, NodeProto, defs, helper
+from onnx import AttributeProto, NodeProto, TensorProto, defs, helper
 
 from irgrad.errors import ModelParseError, ModelTypeError, UnsupportedOpsetError
 from irgrad.frontends.onnx.upgrade.registry import adapters_of
@@ -39,6 +39,7 @@ _CONTENT = {
 _KIND = {field: kind for kind, field in _CONTENT.items()}
 _KINDS = {getattr(defs.OpSchema.AttrType, name): kind for name, kind in AttributeProto.AttributeType.items() if kind}
 _MESSAGES = ("t", "g", "sparse_tensor", "tp")  # their absence cannot mean 0
+_LIKELY = ("tensor(float)", "tensor(int64)", "tensor(bool)")  # the first that fits is the guess for an unknown type
 _MANY = 2**31 - 1  # what onnx gives as the largest count where there is no limit
 
 
@@ -168,10 +169,9 @@ def check_operands(node: NodeProto, inputs: Sequence[Value | None], rules: Rules
     """
     formals = rules.operands
     most = _MANY if rules.variadic else len(formals)
-    if len(inputs) > most or len(inputs) < rules.fewest:
-        raise ModelTypeError(
-            f"{shown(node)} has {len(inputs)} operands, but {rules.label} takes {_range(rules.fewest, most)}"
-        )
+    given = len(node.input) if rules.variadic else len(inputs)  # a Loop's first two may both be absent, but said to be
+    if given > most or given < rules.fewest:
+        raise ModelTypeError(f"{shown(node)} has {given} operands, but {rules.label} takes {_range(rules.fewest, most)}")
     bound: dict[str, tuple[str, str]] = {}
     for position, value in enumerate(inputs):
         formal = formals[min(position, len(formals) - 1)]
@@ -192,6 +192,31 @@ def check_operands(node: NodeProto, inputs: Sequence[Value | None], rules: Rules
                     f"{shown(node)} has the operands {other!r} and {value.name!r} of the types {expected} and {kind}, but "
                     f"{rules.label} takes them only of one type"
                 )
+
+
+def adopt_types(inputs: Sequence[Value | None], rules: Rules, guessed: Collection[Value | None]) -> None:
+    """Give operands whose type is a guess, and one that the operation does not take, a type that it takes.
+
+    Args:
+        inputs: the operands.
+        rules: of the operation.
+        guessed: the values whose type is a guess.
+    """
+    if not guessed:
+        return
+    formals = [rules.operands[min(k, len(rules.operands) - 1)] for k in range(len(inputs))] if rules.operands else []
+    known = {
+        formal.variable: _type_string(value.type)
+        for formal, value in zip(formals, inputs, strict=False)
+        if formal.variable is not None and value is not None and value not in guessed
+    }
+    for formal, value in zip(formals, inputs, strict=False):
+        if value is None or value not in guessed:
+            continue
+        wanted = {known[formal.variable]} if formal.variable in known else formal.types
+        if wanted and _type_string(value.type) not in wanted:
+            likely = next((kind for kind in _LIKELY if kind in wanted), min(wanted))
+            value.graph.set_type(value, _type_of_string(likely))
 
 
 @lru_cache(maxsize=1024)
@@ -260,6 +285,15 @@ def _type_string(type: Type) -> str:
         return f"tensor({_element(type.dtype)})"
     kind = {SequenceType: "seq", OptionalType: "optional"}[type.__class__]
     return f"{kind}({_type_string(type.element)})"
+
+
+def _type_of_string(text: str) -> Type:
+    kind, _, rest = text.removesuffix(")").partition("(")
+    if kind == "seq":
+        return SequenceType(_type_of_string(rest))
+    if kind == "optional":
+        return OptionalType(_type_of_string(rest))
+    return TensorType(np.dtype(helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(rest.upper()))))
 
 
 def _range(fewest: int, most: int) -> str:

@@ -307,7 +307,7 @@ def _filled(have: Type, other: Type) -> Type:
     if isinstance(have, TensorType) and isinstance(other, TensorType):
         if have.shape is None:
             return other
-        if other.shape is None or len(have.shape) != len(other.shape):
+        if None not in have.shape or other.shape is None or len(have.shape) != len(other.shape):
             return have
         return have.with_shape(tuple(o if h is None else h for h, o in zip(have.shape, other.shape, strict=True)))
     if isinstance(have, SequenceType) and isinstance(other, SequenceType):

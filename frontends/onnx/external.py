@@ -72,13 +72,15 @@ class ExternalData:
             ) from None
         except OSError as error:
             raise ExternalDataError(f"{what} lies in {location!r}, which cannot be opened: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ExternalDataError(f"{what} lies in {location!r}, which is not a regular file")
             if not status.st_size:
                 return np.empty(0, np.uint8)
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            return np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8)
+        finally:
+            os.close(descriptor)
 
     def _confined(self, location: str, what: str) -> Path:
         if self._folder is None:

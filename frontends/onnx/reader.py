@@ -37,7 +37,7 @@ from irgrad.frontends.onnx.calls import (
     function_key,
     functions_of,
 )
-from irgrad.frontends.onnx.check import check_attributes, check_operands, rules_of, shown
+from irgrad.frontends.onnx.check import adopt_types, check_attributes, check_operands, rules_of, shown
 from irgrad.frontends.onnx.declared import (
     LoopInputs,
     check_default,
@@ -115,16 +115,26 @@ def read_model(model: onnx.ModelProto, folder: Path | None = None) -> Graph:
     Raises:
         ModelError: the model is defective; the subclass says how.
     """
+    try:
+        return _read_model(model, ExternalData(folder))
+    except RecursionError:
+        raise ModelSizeError("the model's subgraphs nest too deeply") from None
+    except ModelError as error:
+        if str(error).isprintable():
+            raise
+        # The names in a file may hold anything, line breaks too; a message is one line.
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+        raise type(error)(text) from error.__cause__
+
+
+def _read_model(model: onnx.ModelProto, external: ExternalData) -> Graph:
     check_ir_version(model)
     functions = functions_of(model)
     check_calls(model, functions)
     versions = versions_of(model.opset_import, "the model", model.ir_version)
     graph = Graph(_label_of(model.graph, "graph"))
     graph.metadata = metadata_of(model)
-    try:
-        _read_graph(graph, model.graph, _Context(versions, ExternalData(folder), functions))
-    except RecursionError:
-        raise ModelSizeError("the model's subgraphs nest too deeply") from None
+    _read_graph(graph, model.graph, _Context(versions, external, functions))
     return graph
 
 
@@ -193,8 +203,11 @@ def _read_graph(
             # The default value of an input (before IR version 4 every weight is one): a parameter, which may be fed.
             check_default(infos[name], array)
         scope[name] = _constant(graph, array, name, parameter=True)
+    free = set(free_names(proto)) if outer else ()
     for name, value in (outer or {}).items():
-        inner = scope.setdefault(name, _captured(graph, name, value))
+        inner = _captured(graph, name, value)
+        if name in free:  # what only a sibling reads may be called like something else in here
+            scope[name] = inner
         if value in context.guessed:
             context.guessed.add(inner)
     _emit(Builder(graph), list(proto.node), scope, context)
@@ -260,9 +273,7 @@ def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: _Context) ->
     domain = domain_of(proto.domain)
     version = context.versions.get(domain)
     if version is None:
-        raise UnsupportedOpsetError(
-            f"{shown(proto)} is of the domain {domain or 'ai.onnx'!r}, which the model does not import"
-        )
+        raise UnsupportedOpsetError(f"{shown(proto)} is of the domain {domain or 'ai.onnx'!r}, which is not imported")
     if not proto.op_type:
         raise ModelTypeError(f"{shown(proto)} does not say which operation it is")
     inputs = [scope[name] if name else None for name in proto.input]
@@ -272,8 +283,8 @@ def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: _Context) ->
         inputs.pop()
     if rules is not None:
         check_attributes(proto, attributes, rules)
-        if context.guessed.isdisjoint(inputs):
-            check_operands(proto, inputs, rules)
+        adopt_types(inputs, rules, context.guessed)
+        check_operands(proto, inputs, rules)
     expansion = expansion_of(proto, attributes, inputs, version)
     if expansion is not None:
         return _inline(b, proto, expansion, attributes, scope, context, outer=scope)
@@ -304,6 +315,7 @@ def _upgraded(b: Builder, proto: NodeProto, node: OldNode, context: _Context) ->
     """Emit a node in today's opset: its results."""
     graph, operands = b.graph, set(node.inputs)
     names = [f"{context.prefix}{name}" if name else None for name in proto.output]
+    label = ""
     returned = [v for a in node.attrs.values() if isinstance(a, Graph) for v in a.outputs.values()]
     guessed = not context.guessed.isdisjoint([*operands, *returned])
     try:
@@ -311,22 +323,24 @@ def _upgraded(b: Builder, proto: NodeProto, node: OldNode, context: _Context) ->
         if results is None:
             op = find_op(node.op, node.domain)
             guessed |= op.schema is None and op.infer_rule is None
+            label = graph.fresh_name(context.prefix + (proto.name or node.op), node=True)
             results = b.node(
                 op,
                 node.inputs,
                 node.attrs,
                 outputs=node.n_outputs,
-                name=graph.fresh_name(context.prefix + (proto.name or node.op), node=True),
+                name=label,
                 output_names=[None if n is None or graph.has_value(n) else n for n in names],
             ).outputs
         else:
-            for value, name in zip(results, names, strict=False):
-                if name is not None and value not in operands and not graph.has_value(name):
-                    graph.rename(value, name)
+            for value, wanted in zip(results, names, strict=False):
+                if wanted is not None and value not in operands and not graph.has_value(wanted):
+                    graph.rename(value, wanted)
     except (ModelTypeError, TypeInferenceError, GraphError, AssertionError, *_STUMBLES) as error:
         # An adapter or a rule takes for granted what its operation promises; what it stumbles over, the file got wrong.
+        text = str(error).removeprefix(f"at the node {label!r}: ")
         hint = "; its operands come from a custom operation, so declare their types in the model" if guessed else ""
-        raise ModelTypeError(f"{shown(proto)} is not valid: {error}{hint}") from error
+        raise ModelTypeError(f"{shown(proto)} is not valid: {text}{hint}") from error
     for value, name in zip(results, proto.output, strict=False):
         declared = context.declared.get(name)
         complete_type(value, declared, guessed=guessed)
@@ -379,7 +393,7 @@ def _inline(
         context,
         attributes={**({} if outer is None else context.attributes or {}), **defaults, **attributes},
         declared=declared_types(function.value_info, symbols=False),
-        prefix=context.label(proto.name or function.name),
+        prefix=context.label(proto.name or function.name) if outer is None else context.prefix,
     )
     with _inside(f"the function {function.name!r}, called by {shown(proto)}"):
         if function.opset_import and outer is None:
@@ -410,6 +424,8 @@ def _subgraphs(
 ) -> tuple[dict[str, Any], list[Value]]:
     """The subgraphs of a node as graphs, and the values that they capture, in order."""
     protos = {name: a.g for name, a in attributes.items() if a.type == AttributeProto.GRAPH}
+    if not protos:
+        return {}, []
     outer: Scope = {name: scope.get(name) for g in protos.values() for name in free_names(g)}
     inner = replace(context, prefix="", symbols=context.symbols and proto.op_type == "If")
     scanned = attributes["num_scan_inputs"].i if "num_scan_inputs" in attributes else 0
@@ -419,11 +435,19 @@ def _subgraphs(
             given = loop_inputs(proto.op_type, version, inputs, scanned, g.input)
             try:
                 graphs[name] = _read_body(g, name, inner, outer, given)
-            except ModelTypeError:
-                if proto.op_type != "If":
-                    raise
-                graphs[name] = _read_loosely(g, name, inner, outer)
+            except ModelTypeError as error:
+                loose = _read_loosely(g, name, inner, outer) if proto.op_type == "If" else None
+                if loose is None:
+                    raise error from error.__cause__
+                graphs[name] = loose
     captured = [v for v in outer.values() if v is not None and not _is_plain_constant(v)]
+    for position, value in enumerate(captured, -len(captured)):
+        if value in context.guessed:
+            # What a subgraph takes it for is a better guess.
+            types = [list(graph.inputs.values())[position].type for graph in graphs.values()]
+            value.graph.set_type(value, next((t for t in types if t != value.type), value.type))
+            for graph in graphs.values():
+                graph.set_type(list(graph.inputs.values())[position], value.type)
     return dict(graphs), captured + _move_parameters_out(b.graph, list(graphs.values()), context.prefix)
 
 
@@ -438,8 +462,8 @@ def _read_body(proto: onnx.GraphProto, name: str, context: _Context, outer: Scop
         given = corrected
 
 
-def _read_loosely(proto: onnx.GraphProto, name: str, context: _Context, outer: Scope) -> Graph:
-    """A branch of an If that does not type-check, read without knowing the shapes that it captures.
+def _read_loosely(proto: onnx.GraphProto, name: str, context: _Context, outer: Scope) -> Graph | None:
+    """A branch of an If that does not type-check, read without knowing the shapes that it captures; None where it fails too.
 
     ``If(dim == 1, Squeeze(x), x)`` is how exporters write a squeeze. Where the shape of x has been fixed since, the branch
     that will not be taken is often one that could not be.
@@ -451,6 +475,8 @@ def _read_loosely(proto: onnx.GraphProto, name: str, context: _Context, outer: S
         value.contents = None
     try:
         _read_graph(graph, proto, context, outer)
+    except ModelTypeError:
+        return None
     finally:
         for value, (type, contents) in kept.items():
             value.graph.set_type(value, type)

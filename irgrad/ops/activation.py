@@ -1,8 +1,8 @@
 """Activations.
 
-At a kink the derivative is that of the branch at lower x (Relu'(0) = 0, LeakyRelu'(0) = alpha); HardSigmoid and HardSwish are
-flat from the kink on. Where the sign of the result tells the branch, the rule reads it off the result, so that the operand
-need not be kept.
+At a kink the derivative is that of the branch at lower x: Relu'(0) = 0, LeakyRelu'(0) = alpha. At theirs, Shrink and
+HardSigmoid have 0, HardSwish the slope further out (0 at -3, 1 at 3). Where the sign of the result tells the branch, the
+rule reads it off the result, so that the operand need not be kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from irgrad.op import OpTable
 from irgrad.ops.elementwise import keep_where
 from irgrad.ops.special import blockwise, erf, select, sigmoid, softplus
 from irgrad.ops.transcendental import gaussian
-from irgrad.runtime.kernels import deliver
+from irgrad.runtime.kernels import accumulation_dtype, deliver
 
 ops = OpTable()
 
@@ -111,7 +111,7 @@ selu = ops.define("Selu")
 
 
 def _exponential_unit(x: np.ndarray, y: np.ndarray, slope: float, scale: float, width: float) -> None:
-    """slope x for x > 0, scale (exp(x / width) - 1) below."""
+    """The value slope · x for x > 0, scale (exp(x / width) - 1) below."""
     np.minimum(x, 0, out=y)
     if width != 1:
         y /= width
@@ -156,7 +156,9 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 @selu.kernel
 @blockwise
-def _selu(x: np.ndarray, y: np.ndarray, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.0507010221481323) -> None:
+def _selu(
+    x: np.ndarray, y: np.ndarray, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.0507010221481323
+) -> None:
     _exponential_unit(x, y, gamma, gamma * alpha, 1)
 
 
@@ -232,7 +234,7 @@ def _hard_swish(x: np.ndarray, y: np.ndarray) -> None:
 
 @hard_swish.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
-    """0 for x <= -3, 1 for x >= 3, x / 3 + 1 / 2 between."""
+    """The derivative is 0 for x <= -3, 1 for x >= 3, and x / 3 + 1 / 2 between."""
     x = node.operand(0)
     slope = b.op("Where", x < 3, x / 3 + 0.5, b.scalar(1, x))
     return keep_where(b, x > -3, dy * slope)
@@ -249,12 +251,12 @@ def _swish(x: np.ndarray, y: np.ndarray, *, alpha: float = 1.0) -> None:
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     x, alpha = node.operand(0), node.attr("alpha")
     gate = b.op("Sigmoid", x if alpha == 1 else alpha * x)
-    return dy * _slope_of_gated(node, gate, alpha)
+    return dy * _slope_of_gated(node.outputs[0], gate, alpha)
 
 
-def _slope_of_gated(node: Node, gate: Value, slope: float | Value) -> Value:
+def _slope_of_gated(y: Value, gate: Value, slope: float | Value) -> Value:
     """The derivative of y = x s(u(x)) with the logistic s, given s(u) and u': s + y (1 - s) u'."""
-    rest = node.outputs[0] * (1 - gate)
+    rest = y * (1 - gate)
     return gate + (rest if isinstance(slope, float) and slope == 1 else rest * slope)
 
 
@@ -271,7 +273,7 @@ def _mish(x: np.ndarray, y: np.ndarray) -> None:
 
 @mish.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
-    """t + x (1 - t²) sigmoid(x) with t = tanh(softplus(x)) = y / x."""
+    """With t = tanh(softplus(x)) = y / x, the derivative is t + x (1 - t²) sigmoid(x)."""
     x, (y,) = node.operand(0), node.outputs
     t = b.op("Tanh", b.op("Softplus", x))
     return dy * (t + (x - y * t) * b.op("Sigmoid", x))
@@ -283,7 +285,7 @@ _CUBIC = 0.044715
 @gelu.kernel
 @blockwise
 def _gelu(x: np.ndarray, y: np.ndarray, *, approximate: str = "none") -> None:
-    """x Φ(x) with the normal distribution function Φ; (1 + tanh u) / 2 of its approximation is sigmoid(2u)."""
+    """With the normal distribution function Φ, x Φ(x); (1 + tanh u) / 2 of the approximation is sigmoid(2u)."""
     if approximate == "tanh":
         argument = x * x
         argument *= 2 * sqrt(2 / pi) * _CUBIC
@@ -302,8 +304,11 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     """Φ(x) + x φ(x) with the normal density φ, or the derivative of the approximation x sigmoid(2u)."""
     x, c = node.operand(0), sqrt(2 / pi)
     if node.attr("approximate") == "tanh":
+        wide = accumulation_dtype(x.dtype)  # in float16 the square is infinite from x = 256 on
+        x = b.cast(x, wide)
         square = x * x
         gate = b.op("Sigmoid", x * (2 * c * _CUBIC * square + 2 * c))
-        return dy * _slope_of_gated(node, gate, 6 * c * _CUBIC * square + 2 * c)
+        slope = _slope_of_gated(b.cast(node.outputs[0], wide), gate, 6 * c * _CUBIC * square + 2 * c)
+        return dy * b.cast(slope, dy.dtype)
     t = x * sqrt(0.5)
     return dy * (0.5 * (1 + b.op("Erf", t) + c * (x * gaussian(b, t))))

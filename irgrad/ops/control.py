@@ -14,7 +14,8 @@ import numpy as np
 
 from irgrad.errors import ExecutionError, TypeInferenceError
 from irgrad.op import Call, Kernel, OpTable
-from irgrad.ops.subgraphs import Body, Known, deliver_all, joined, plain_operands, single
+from irgrad.ops.subgraphs import Body, Known, joined, plain_operands, single
+from irgrad.runtime.kernels import deliver_all
 from irgrad.types import Dim, TensorType, Type
 
 ops = OpTable()

@@ -12,7 +12,17 @@ from irgrad.builder import Builder
 from irgrad.graph import Value
 from irgrad.types import Shape
 
-__all__ = ["Size", "count_of", "dim_of", "int_contents", "join_sizes", "product_of", "reshape_to", "same_shape", "shaped_like"]
+__all__ = [
+    "Size",
+    "count_of",
+    "dim_of",
+    "int_contents",
+    "join_sizes",
+    "product_of",
+    "reshape_to",
+    "same_shape",
+    "shaped_like",
+]
 
 Size: TypeAlias = "int | Value"
 """A number, or an int64 value of shape [1]."""

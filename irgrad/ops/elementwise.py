@@ -165,11 +165,12 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Value | N
 
 
 def _power_by_base(b: AdjointBuilder, x: Value, exponent: Value, dy: Value) -> Value | None:
-    """y x^(y-1), which is 0 where y is 0, even if x is."""
-    fixed = None if exponent.is_parameter else exponent.constant
+    """Of x^y that is y x^(y-1), and 0 where both x and y are: there the exponent is not lowered."""
+    fixed = None if exponent.is_parameter or b.needs(exponent) else exponent.constant
     if fixed is None:
         one = b.scalar(1, exponent)
-        lowered = b.op("Where", b.op("Equal", exponent, 0), one, exponent) - one
+        both_zero = b.op("And", b.op("Equal", x, 0), b.op("Equal", exponent, 0))
+        lowered = b.op("Where", both_zero, one, exponent) - one
         return dy * (b.cast(exponent, x.dtype) * b.op("Pow", x, lowered))
     if fixed.size == 1 and fixed.item() == 0:
         return None
@@ -177,12 +178,13 @@ def _power_by_base(b: AdjointBuilder, x: Value, exponent: Value, dy: Value) -> V
         return dy
     if fixed.size == 1 and fixed.item() == 2:
         return dy * (2 * x)
-    lowered = b.constant(np.where(fixed == 0, fixed.dtype.type(1), fixed) - fixed.dtype.type(1), fixed.dtype)
+    # A factor of 0 needs no lower power, which might be infinite.
+    lowered = b.constant(np.where(fixed == 0, fixed, fixed - fixed.dtype.type(1)), fixed.dtype)
     return dy * (b.constant(fixed, x.dtype) * b.op("Pow", x, lowered))
 
 
 def _power_by_exponent(b: AdjointBuilder, x: Value, exponent: Value, result: Value, dy: Value) -> Value:
-    """x^y log(x). Where x is 0 that is 0 for y >= 0, and NaN for y < 0; where x is negative it does not exist: NaN."""
+    """Of x^y that is x^y log(x): 0 where x is 0 and y >= 0, NaN where it does not exist (x is negative, or 0 and y < 0)."""
     positive = b.op("Where", b.op("Equal", x, 0), b.scalar(1, x), x)
     return b.cast(dy * (result * b.op("Log", positive)), exponent.dtype)
 
@@ -223,20 +225,22 @@ def _total(call: Call) -> Kernel:
 
 
 def _sum(*operands: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    if len(operands) == 1:
-        return deliver(operands[0], out)
-    dtype = operands[0].dtype
-    result = _accumulate(np.add, operands, out, accumulation_dtype(dtype))
-    return result if result is out else deliver(result.astype(dtype, copy=False), out)
+    return _sum_over(1, operands, out)
 
 
 @mean.kernel
 def _mean(*operands: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    return _sum_over(len(operands), operands, out)
+
+
+def _sum_over(divisor: int, operands: Sequence[np.ndarray], out: np.ndarray | None) -> np.ndarray:
+    """The sum of one or more operands over a number; in between, sums of 16-bit floats are float32."""
     if len(operands) == 1:
         return deliver(operands[0], out)
     dtype = operands[0].dtype
     result = _accumulate(np.add, operands, out, accumulation_dtype(dtype))
-    np.divide(result, result.dtype.type(len(operands)), out=result)
+    if divisor != 1:
+        np.divide(result, result.dtype.type(divisor), out=result)
     return result if result is out else deliver(result.astype(dtype, copy=False), out)
 
 
@@ -248,12 +252,12 @@ def _extreme_adjoint(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | N
     hits = [b.op("Equal", x, y) for x in operands]
     if len(operands) == 2:
         half = dy * 0.5
-        shares = [b.op("Where", other, half, dy) if b.needs(x) else dy for x, other in zip(operands, hits[::-1], strict=True)]
+        shares = [
+            b.op("Where", other, half, dy) if b.needs(x) else dy for x, other in zip(operands, hits[::-1], strict=True)
+        ]
     else:
         shares = [dy / b.op("Sum", *(b.cast(hit, dy.dtype) for hit in hits))] * len(operands)
-    return [
-        keep_where(b, hit, share) if b.needs(x) else None for x, hit, share in zip(operands, hits, shares, strict=True)
-    ]
+    return [keep_where(b, hit, share) if b.needs(x) else None for x, hit, share in zip(operands, hits, shares, strict=True)]
 
 
 maximum.adjoint(_extreme_adjoint)
@@ -315,13 +319,13 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
     if ordered is False:
         return [None, None, dy]
     results: list[Value | None] = []
-    for operand, comparison in ((x, "Equal"), (low, "Less"), (high, "Greater")):
-        if operand is None or not b.needs(operand):
+    for operand, comparison in zip(node.inputs, ("Equal", "Less", "Greater"), strict=False):
+        if not b.needs(operand):
             results.append(None)
             continue
         mask = b.op(comparison, x, y)
         if isinstance(ordered, Value):
-            mask = b.op("Or", mask, b.op("Not", ordered)) if operand is high else b.op("And", mask, ordered)
+            mask = b.op("And", mask, ordered) if comparison != "Greater" else b.op("Or", mask, b.op("Not", ordered))
         results.append(keep_where(b, mask, dy))
     return results
 

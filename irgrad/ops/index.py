@@ -104,9 +104,7 @@ gather_elements = ops.define("GatherElements")
 
 
 @gather_elements.kernel
-def _gather_elements(
-    x: np.ndarray, indices: np.ndarray, *, axis: int = 0, out: np.ndarray | None = None
-) -> np.ndarray:
+def _gather_elements(x: np.ndarray, indices: np.ndarray, *, axis: int = 0, out: np.ndarray | None = None) -> np.ndarray:
     return deliver(x[element_index(x, indices, axis)], out)
 
 
@@ -132,9 +130,7 @@ gather_nd = ops.define("GatherND")
 
 
 @gather_nd.kernel
-def _gather_nd(
-    x: np.ndarray, indices: np.ndarray, *, batch_dims: int = 0, out: np.ndarray | None = None
-) -> np.ndarray:
+def _gather_nd(x: np.ndarray, indices: np.ndarray, *, batch_dims: int = 0, out: np.ndarray | None = None) -> np.ndarray:
     return deliver(x[nd_index(x, indices, batch_dims)], out)
 
 

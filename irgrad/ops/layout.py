@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import OpTable
-from irgrad.ops.dims import dim_of, int_contents, join_sizes, reshape_to
-from irgrad.runtime.kernels import deliver
+from irgrad.ops.dims import Size, dim_of, int_contents, join_sizes, reshape_to
+from irgrad.runtime.kernels import deliver, deliver_all
 
 ops = OpTable()
 
@@ -70,7 +71,7 @@ def _split(
     *,
     axis: int = 0,
     num_outputs: int | None = None,
-    out: tuple[np.ndarray, ...] | None = None,
+    out: Any = None,
 ) -> tuple[np.ndarray, ...]:
     length = x.shape[axis]
     if sizes is not None:
@@ -81,8 +82,7 @@ def _split(
         assert num_outputs is not None
         chunk = -(-length // num_outputs)
         ends = [min((k + 1) * chunk, length) for k in range(num_outputs)]
-    parts = tuple(np.split(x, ends[:-1], axis))
-    return parts if out is None else tuple(map(deliver, parts, out))
+    return deliver_all(np.split(x, ends[:-1], axis), out)
 
 
 @split.adjoint
@@ -107,21 +107,26 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     x, repeats = node.operand(0), node.operand(1)
     known = int_contents(repeats)
     if known is None:
-        # Cut every axis; the axes to sum over are 0, 2, 4, ...
-        pairs = [b.op("Unsqueeze", v, b.ints([1])) for v in (repeats, b.shape_of(x))]
-        cut = b.op("Reshape", dy, b.op("Reshape", b.op("Concat", *pairs, axis=1), b.ints([-1])), allowzero=1)
-        length = repeats.tensor_type.static_shape
-        if length is not None:
-            return (b.reduce_sum(cut, range(0, 2 * length[0], 2)),)
-        axes = b.op("Range", 0, b.op("Size", b.op("Shape", cut)), 2)
-        return (b.op("ReduceSum", cut, axes, keepdims=0, noop_with_empty_axes=1),)
-    sizes, axes = [], []
+        return (_sum_of_pairs(b, dy, repeats, b.shape_of(x)),)
+    sizes: list[Size] = []
+    axes = []
     for axis, count in enumerate(known):
         if count != 1:
             axes.append(len(sizes))
             sizes.append(count)
         sizes.append(dim_of(b, x, axis))
     return (b.reduce_sum(reshape_to(b, dy, *sizes), axes) if axes else dy,)
+
+
+def _sum_of_pairs(b: Builder, dy: Value, repeats: Value, shape: Value) -> Value:
+    """Every axis of dy cut in two by numbers that are computed; the axes to sum over are then 0, 2, 4, ..."""
+    pairs = [b.op("Unsqueeze", v, b.ints([1])) for v in (repeats, shape)]
+    cut = b.op("Reshape", dy, b.op("Reshape", b.op("Concat", *pairs, axis=1), b.ints([-1])), allowzero=1)
+    length = repeats.tensor_type.static_shape
+    if length is not None:
+        return b.reduce_sum(cut, range(0, 2 * length[0], 2))
+    axes = b.op("Range", 0, b.op("Size", b.op("Shape", cut)), 2)
+    return b.op("ReduceSum", cut, axes, keepdims=0, noop_with_empty_axes=1)
 
 
 # --- triangles --------------------------------------------------------------------------------------------------------
@@ -143,25 +148,24 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
 # --- between channels and space ---------------------------------------------------------------------------------------
 
 
-def _blocks(mode: str) -> tuple[int, int, int]:
-    """Where the channels are split into: the axes of (block row, block column, channel) after the batch axis."""
+def _depth_comes_last(mode: str) -> bool:
+    """Whether the channels are split into (block row, block column, depth), or into (depth, block row, block column)."""
     if mode not in ("DCR", "CRD"):
         raise ValueError(f"the mode {mode!r} is neither DCR nor CRD")
-    return (1, 2, 3) if mode == "DCR" else (2, 3, 1)
+    return mode == "DCR"
 
 
 depth_to_space = ops.define("DepthToSpace")
 
 
 @depth_to_space.kernel
-def _depth_to_space(
-    x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np.ndarray | None = None
-) -> np.ndarray:
+def _depth_to_space(x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np.ndarray | None = None) -> np.ndarray:
     n, c, h, w = x.shape
     depth = c // blocksize**2
-    row, column, channel = _blocks(mode)
-    split = (n, blocksize, blocksize, depth, h, w) if mode == "DCR" else (n, depth, blocksize, blocksize, h, w)
-    moved = x.reshape(split).transpose(0, channel, 4, row, 5, column)
+    if _depth_comes_last(mode):
+        moved = x.reshape(n, blocksize, blocksize, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        moved = x.reshape(n, depth, blocksize, blocksize, h, w).transpose(0, 1, 4, 2, 5, 3)
     return deliver(moved.reshape(n, depth, h * blocksize, w * blocksize), out)
 
 
@@ -174,15 +178,12 @@ space_to_depth = ops.define("SpaceToDepth")
 
 
 @space_to_depth.kernel
-def _space_to_depth(
-    x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np.ndarray | None = None
-) -> np.ndarray:
+def _space_to_depth(x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np.ndarray | None = None) -> np.ndarray:
     n, c, h, w = x.shape
     if h % blocksize or w % blocksize:
         raise ValueError(f"an image of {h} x {w} cannot be cut into blocks of {blocksize} x {blocksize}")
-    split = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
-    _blocks(mode)
-    moved = split.transpose(0, 3, 5, 1, 2, 4) if mode == "DCR" else split.transpose(0, 1, 3, 5, 2, 4)
+    blocks = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
+    moved = blocks.transpose((0, 3, 5, 1, 2, 4) if _depth_comes_last(mode) else (0, 1, 3, 5, 2, 4))
     return deliver(moved.reshape(n, c * blocksize**2, h // blocksize, w // blocksize), out)
 
 

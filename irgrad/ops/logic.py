@@ -26,7 +26,7 @@ for _name, _ufunc in {
 }.items():
     ops.define(_name, kernel=_ufunc, gradient=ZERO, broadcasts=True)
 
-for _name, _ufunc in {
+for _name, _unary in {
     "Not": np.logical_not,
     "BitwiseNot": np.invert,
     "IsNaN": np.isnan,
@@ -35,7 +35,7 @@ for _name, _ufunc in {
     "Ceil": np.ceil,
     "Round": np.rint,
 }.items():
-    ops.define(_name, kernel=_ufunc, gradient=ZERO)
+    ops.define(_name, kernel=_unary, gradient=ZERO)
 
 
 @ops.define("BitShift", gradient=ZERO, broadcasts=True).prepare
@@ -45,9 +45,7 @@ def _bit_shift(call: Call) -> Kernel:
 
 
 @ops.define("IsInf", gradient=ZERO).kernel
-def _is_inf(
-    x: np.ndarray, *, detect_negative: int = 1, detect_positive: int = 1, out: np.ndarray | None = None
-) -> Any:
+def _is_inf(x: np.ndarray, *, detect_negative: int = 1, detect_positive: int = 1, out: np.ndarray | None = None) -> Any:
     if detect_negative and detect_positive:
         return np.isinf(x, out=out)
     if not detect_negative and not detect_positive:

@@ -262,14 +262,14 @@ def _window_sizes(b: Builder, node: Node, x_shape: Value, y: Value, *, include_p
 
 def _powers(x: np.ndarray, p: int) -> np.ndarray:
     if p == 1:
-        return np.abs(x)
-    return np.square(x) if p == 2 else np.power(np.abs(x), x.dtype.type(p))
+        return np.asarray(np.absolute(x))
+    return np.asarray(np.square(x) if p == 2 else np.power(np.absolute(x), x.dtype.type(p)))
 
 
 def _root(sums: np.ndarray, p: int, out: np.ndarray | None) -> np.ndarray:
     if p == 1:
         return deliver(sums, out)
-    return np.sqrt(sums, out=out) if p == 2 else np.power(sums, sums.dtype.type(1 / p), out=out)
+    return np.asarray(np.sqrt(sums, out=out) if p == 2 else np.power(sums, sums.dtype.type(1 / p), out=out))
 
 
 def _norm_adjoint(b: Builder, node: Node, pull: Callable[[Value], Value], dy: Value) -> Value:
@@ -283,15 +283,19 @@ def _norm_adjoint(b: Builder, node: Node, pull: Callable[[Value], Value], dy: Va
         pull: the adjoint of the sum.
         dy: cotangent of y.
     """
-    x, p = node.operand(0), node.attr("p")
+    x = node.operand(0)
+    p: int = node.attr("p")
     if p < 1:
         raise UnsupportedOpError(f"the norm of order {p} has no gradient; p must be at least 1")
     if p == 1:
         return b.op("Sign", x) * pull(dy)
     y = _nonzero(b, node.outputs[0])
-    if p == 2:
-        return x * pull(dy / y)
-    return x * b.op("Abs", x) ** (p - 2) * pull(dy / y ** (p - 1))
+    weight = x if p == 2 else x * _power(b.op("Abs", x), p - 2)
+    return weight * pull(dy / _power(y, p - 1))
+
+
+def _power(v: Value, exponent: int) -> Value:
+    return v if exponent == 1 else v * v if exponent == 2 else v**exponent
 
 
 lp_pool = ops.define("LpPool")

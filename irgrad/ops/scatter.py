@@ -33,7 +33,7 @@ _UFUNCS: dict[str, np.ufunc | None] = {"none": None, "add": np.add, "mul": np.mu
 def _scattered(
     x: np.ndarray, index: tuple[np.ndarray, ...], updates: np.ndarray, reduction: str, out: np.ndarray | None
 ) -> np.ndarray:
-    """x with the updates at the places ``x[index]``; the index leads to elements of x, or to slices of its last axes."""
+    """A copy of x with the updates at ``x[index]``; the index leads to elements of x, or to slices of its last axes."""
     if reduction not in _UFUNCS:
         raise ValueError(f"the reduction {reduction!r} is none of {', '.join(_UFUNCS)}")
     ufunc = _UFUNCS[reduction]
@@ -109,10 +109,12 @@ class _Places:
             return False
         by_tuple = self.node.op.name == "ScatterND"
         if (array < 0).any():
-            sizes = data.shape and (data.shape[: array.shape[-1]] if by_tuple else data.shape[self.node.attr("axis")])
-            if sizes is None or not all(isinstance(size, int) for size in np.atleast_1d(sizes)):
+            axis = self.node.attr("axis")
+            sizes = None if data.shape is None else data.shape[: array.shape[-1]] if by_tuple else (data.shape[axis],)
+            known = [size for size in sizes or () if isinstance(size, int)]
+            if sizes is None or len(known) < len(sizes):
                 return False
-            array = np.where(array < 0, array + np.array(sizes), array)
+            array = np.where(array < 0, array + np.array(known), array)
         if by_tuple:
             tuples = array.reshape(-1, array.shape[-1])
             return len(np.unique(tuples, axis=0)) == len(tuples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import ZERO, OpTable
 from irgrad.ops.dims import count_of, join_sizes, shaped_like
-from irgrad.runtime.kernels import deliver
+from irgrad.runtime.kernels import deliver, deliver_all
 
 ops = OpTable()
 
@@ -27,7 +28,7 @@ def _top_k(
     axis: int = -1,
     largest: int = 1,
     sorted: int = 1,
-    out: tuple[np.ndarray, ...] | None = None,
+    out: Any = None,
 ) -> tuple[np.ndarray, ...]:
     """Of equal elements the one of the lower index comes first. NaN counts as the largest."""
     count, lines = int(k.item()), np.moveaxis(x, axis, -1)
@@ -41,7 +42,7 @@ def _top_k(
         order = np.argsort(lines, -1, kind="stable")[..., :count]
     values = np.moveaxis(np.take_along_axis(lines, order, -1), -1, axis)
     indices = np.moveaxis(order, -1, axis).astype(np.int64, copy=False)
-    return (values, indices) if out is None else (deliver(values, out[0]), deliver(indices, out[1]))
+    return deliver_all((values, indices), out)
 
 
 @top_k.adjoint
@@ -50,9 +51,8 @@ def _(b: AdjointBuilder, node: Node, dvalues: Value | None, dindices: None = Non
     x = node.operand(0)
     if dvalues is None:
         return []
-    indices = b.further_output(node, 1)
     # No index comes twice, so that adding is putting; its own adjoint is the simpler one.
-    zeros = b.zeros_like(x)
+    zeros, indices = b.zeros_like(x), node.outputs[1]
     return [b.op("ScatterElements", zeros, indices, dvalues, axis=node.attr("axis"), reduction="add")]
 
 
@@ -62,9 +62,7 @@ compress = ops.define("Compress")
 
 
 @compress.kernel
-def _compress(
-    x: np.ndarray, condition: np.ndarray, *, axis: int | None = None, out: np.ndarray | None = None
-) -> np.ndarray:
+def _compress(x: np.ndarray, condition: np.ndarray, *, axis: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
     return deliver(np.compress(condition, x, axis), out)
 
 
@@ -87,9 +85,7 @@ unique = ops.define("Unique")
 
 
 @unique.kernel
-def _unique(
-    x: np.ndarray, *, axis: int | None = None, sorted: int = 1, out: tuple[np.ndarray, ...] | None = None
-) -> tuple[np.ndarray, ...]:
+def _unique(x: np.ndarray, *, axis: int | None = None, sorted: int = 1, out: Any = None) -> tuple[np.ndarray, ...]:
     values, first, inverse, counts = np.unique(x, True, True, True, axis)
     inverse = inverse.reshape(-1)
     if not sorted:
@@ -97,8 +93,7 @@ def _unique(
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         values, first, inverse, counts = np.take(values, order, axis or 0), first[order], rank[inverse], counts[order]
-    results = (values, *(v.astype(np.int64, copy=False) for v in (first, inverse, counts)))
-    return results if out is None else tuple(map(deliver, results, out))
+    return deliver_all([values, *(v.astype(np.int64, copy=False) for v in (first, inverse, counts))], out)
 
 
 @unique.adjoint

@@ -170,9 +170,7 @@ constant_of_shape = ops.define("ConstantOfShape", gradient=ZERO)
 
 
 @constant_of_shape.kernel
-def _constant_of_shape(
-    shape: np.ndarray, *, value: np.ndarray | None = None, out: np.ndarray | None = None
-) -> np.ndarray:
+def _constant_of_shape(shape: np.ndarray, *, value: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
     fill = np.zeros((), np.float32) if value is None else value.reshape(())
     if out is None:
         return np.full(tuple(shape.tolist()), fill, fill.dtype)
@@ -186,7 +184,7 @@ eye_like = ops.define("EyeLike", gradient=ZERO)
 @eye_like.kernel
 def _eye_like(x: np.ndarray, *, k: int = 0, dtype: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
     element = x.dtype if dtype is None else helper.tensor_dtype_to_np_dtype(dtype)
-    return deliver(np.eye(*x.shape, k).astype(element), out)
+    return deliver(np.eye(x.shape[0], x.shape[1], k).astype(element), out)
 
 
 range_ = ops.define("Range")
@@ -198,12 +196,10 @@ def _range(call: Call) -> Kernel:
     dtype = call.tensor(0).dtype
     exact = dtype.kind in "iu"
 
-    def kernel(
-        start: np.ndarray, limit: np.ndarray, delta: np.ndarray, *, out: np.ndarray | None = None
-    ) -> np.ndarray:
+    def kernel(start: np.ndarray, limit: np.ndarray, delta: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         if exact:
-            first, step = start.item(), delta.item()
-            return deliver(np.arange(first, limit.item(), step, np.int64).astype(dtype, copy=False), out)
+            whole = range(start.item(), limit.item(), delta.item())
+            return deliver(np.arange(len(whole), dtype=np.int64).astype(dtype) * delta + start, out)
         first, step = float(start.item()), float(delta.item())
         # The number of elements as onnx infers it: the difference is rounded to the operands' type, the quotient is not.
         count = max(ceil(float((limit - start).item()) / step), 0)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
+from irgrad.contents import slice_range
 from irgrad.graph import Node, Value
-from irgrad.infer import slice_range
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
-from irgrad.ops.dims import int_contents
+from irgrad.ops.dims import count_of, int_contents
 from irgrad.ops.positions import scatter_by_position
 from irgrad.ops.windows import shape_operand
 from irgrad.runtime.kernels import deliver
@@ -127,11 +127,9 @@ def _(b: Builder, node: Node) -> Value:
 def _padded(b: Builder, dy: Value, shape: Value, starts: Value, axes: Value | None) -> Value:
     """A Pad whose numbers are computed: before the block what the start says, behind it what is left."""
     if axes is None:
-        first = b.ints([0])
-        count = b.op("Shape", starts)
-        sizes, have = (b.op("Slice", v, first, count) for v in (shape, b.op("Shape", dy)))
-    else:
-        sizes, have = (b.op("Gather", v, axes) for v in (shape, b.shape_of(dy)))
+        count = count_of(b, starts)
+        axes = b.ints(range(count)) if isinstance(count, int) else b.op("Range", 0, b.op("Squeeze", count), 1)
+    sizes, have = (b.op("Gather", v, axes) for v in (shape, b.shape_of(dy)))
     starts = b.cast(starts, shape.dtype)
     before = b.op("Where", starts < 0, starts + sizes, starts)
     before = b.op("Min", b.op("Max", before, b.ints([0])), sizes)

@@ -1,4 +1,4 @@
-"""Functions on arrays that numpy lacks, or is slow at: erf, sigmoid, softplus, and a choice between arrays without branches."""
+"""Functions on arrays that numpy lacks or is slow at: erf, sigmoid, softplus, and choosing between arrays."""
 
 from __future__ import annotations
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from irgrad.contents import follows_contents, infer_contents
 from irgrad.errors import ExecutionError, TypeInferenceError
 from irgrad.graph import Graph, Value
-from irgrad.infer import follows_contents, infer_contents, infer_types
+from irgrad.infer import infer_types
 from irgrad.op import Call
 from irgrad.runtime.interpreter import Subprogram
-from irgrad.runtime.kernels import deliver
 from irgrad.runtime.specialise import sharper, specialise
 from irgrad.types import Dim, OptionalType, SequenceType, TensorType, Type
 
-__all__ = ["Body", "Known", "deliver_all", "joined", "plain_operands", "single"]
+__all__ = ["Body", "Known", "joined", "plain_operands", "single"]
 
 
 @dataclass(frozen=True)
@@ -204,12 +204,3 @@ def single(array: np.ndarray, what: str) -> Any:
     if array.size != 1:
         raise ExecutionError(f"{what} must be one element, not an array of shape {list(array.shape)}")
     return array.item()
-
-
-def deliver_all(results: Sequence[Any], out: Any) -> Any:
-    """Put results into `out` where there is one: an array for one output, a tuple for several."""
-    if out is None:
-        return tuple(results)
-    if len(results) == 1:
-        return deliver(results[0], out[0] if isinstance(out, tuple) else out)
-    return tuple(deliver(result, place) for result, place in zip(results, out, strict=True))

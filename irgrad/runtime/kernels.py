@@ -16,7 +16,7 @@ from irgrad.op import Call, Kernel
 from irgrad.proto import node_to_proto
 from irgrad.types import Type, is_differentiable, type_to_proto
 
-__all__ = ["accumulation_dtype", "bind", "deliver", "evaluate", "reference_kernel", "results_of", "widened"]
+__all__ = ["accumulation_dtype", "bind", "deliver", "deliver_all", "evaluate", "reference_kernel", "results_of", "widened"]
 
 
 def bind(call: Call) -> Kernel:
@@ -50,6 +50,17 @@ def deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         return result
     np.copyto(out, result)
     return out
+
+
+def deliver_all(results: Sequence[Any], out: Any) -> tuple[Any, ...]:
+    """Put results into `out` where there is one: an array for one output, a tuple for several.
+
+    There may be more results than outputs that were asked for; those at the end are left out.
+    """
+    if out is None:
+        return tuple(results)
+    places = out if isinstance(out, tuple) else (out,)
+    return tuple(deliver(result, place) for result, place in zip(results, places, strict=False))
 
 
 def accumulation_dtype(dtype: np.dtype) -> np.dtype:

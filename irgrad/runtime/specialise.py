@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from irgrad.builder import call_of
+from irgrad.contents import follows_contents, infer_contents
 from irgrad.graph import Graph, Node, Value
-from irgrad.infer import follows_contents, infer_contents, infer_types
+from irgrad.infer import infer_types
 from irgrad.runtime.kernels import evaluate
 from irgrad.types import Dim, TensorType, Type, without_symbols
 

@@ -66,9 +66,9 @@ def accumulate_adjoints(
             except UnsupportedOpError as error:
                 refused.append(f"{_describe(node)}: {error}")
                 continue
-            for operand, cotangent in zip(node.inputs, contributions, strict=False):
+            for position, (operand, cotangent) in enumerate(zip(node.inputs, contributions, strict=False)):
                 if operand is not None and cotangent is not None and operand in active:
-                    pending.setdefault(operand, []).append(_unbroadcast(b, node, operand, cotangent))
+                    pending.setdefault(operand, []).append(_unbroadcast(b, node, position, operand, cotangent))
     if refused:
         raise _unsupported(refused, "use a mode that their adjoint rule does not handle")
     for value in wrt:
@@ -177,7 +177,7 @@ def _apply_rule(b: AdjointBuilder, node: Node, cotangents: Sequence[Value | None
     return contributions
 
 
-def _unbroadcast(b: AdjointBuilder, node: Node, value: Value, cotangent: Value) -> Value:
+def _unbroadcast(b: AdjointBuilder, node: Node, position: int, value: Value, cotangent: Value) -> Value:
     """The cotangent summed over the axes along which the operand was broadcast, so that it has the operand's type."""
     if not isinstance(value.type, TensorType) or not isinstance(cotangent.type, TensorType):
         return cotangent
@@ -190,7 +190,7 @@ def _unbroadcast(b: AdjointBuilder, node: Node, value: Value, cotangent: Value) 
     if have is not None and have == want and None not in have:
         return cotangent
     positions = node.op.broadcasts
-    if positions is False or (positions is not True and node.inputs.index(value) not in positions):
+    if positions is False or (positions is not True and position not in positions):
         if have is not None and want is not None and not _may_equal(have, want):
             raise AdjointError(
                 f"the adjoint rule of {_describe(node)} returned a cotangent of shape {list(have)} for %{value.name}, "

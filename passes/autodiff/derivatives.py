@@ -121,8 +121,9 @@ class Vjp(Pass):
 
     def run(self, graph: Graph) -> bool:
         names = [value.name for value in resolve_wrt(graph, self.wrt)]
-        seeds = {v: _seed_input(graph, f"{n}_cotangent", v) for n, v in resolve_outputs(graph, self.outputs).items()}
-        _add_gradients(graph, seeds, names, self.stop)
+        outputs = resolve_outputs(graph, self.outputs)
+        seeds = [_seed_input(graph, f"{name}_cotangent", value) for name, value in outputs.items()]
+        _add_gradients(graph, dict(_summed(graph, list(outputs.values()), seeds)), names, self.stop)
         return True
 
 
@@ -187,7 +188,8 @@ class Jvp(Pass):
         outputs = resolve_outputs(graph, self.outputs)
         before = set(graph.inputs)
         dummies = {n: _seed_input(graph, graph.fresh_name(f"{n}_dummy_cotangent"), v) for n, v in outputs.items()}
-        pulled = _pull_back(graph, {v: dummies[n] for n, v in outputs.items()}, names, ())
+        seeds = dict(_summed(graph, list(outputs.values()), list(dummies.values())))
+        pulled = _pull_back(graph, seeds, names, ())
         tangents = [_seed_input(graph, f"{name}_tangent", _named(graph, name)) for name in names]
         pushed = accumulate_adjoints(graph, dict(_summed(graph, pulled, tangents)), list(dummies.values()))
         results = {

@@ -70,27 +70,52 @@ def plain() -> list[Case]:
             Case(op, [np.zeros((0, 3))], id="of-nothing", order=0, oracle=f),
         ]
         cases += [
-            Case(op, [X.astype(t)], id=t.name, rtol=rtol, oracle=lambda x, f=f: f(x.astype(np.float64))) for t, rtol in FLOATS
+            Case(op, [X.astype(t)], id=t.name, rtol=rtol, oracle=lambda x, f=f: f(x.astype(np.float64)))
+            for t, rtol in FLOATS
+            if (op, t.name) != ("Shrink", "bfloat16")  # which ONNX does not have
         ]
         if op not in ("Selu", "Elu", "Celu", "Mish"):
             cases.append(Case(op, [EXTREME], id="extreme", oracle=f, rtol=1e-7, order=0))
-        cases.append(Case(op, [EXTREME.astype(np.float32)], id="extreme-float32", order=0, oracle=lambda x, f=f: f(x.astype(float))))
+        cases.append(
+            Case(op, [EXTREME.astype(np.float32)], id="extreme-float32", order=0, oracle=lambda x, f=f: f(x.astype(float)))
+        )
     return cases
 
 
 def parametric() -> list[Case]:
     cases = [Case("LeakyRelu", [X], {"alpha": a}, id=f"alpha-{a}") for a in (0.2, 0.0, 1.5, -0.3)]
     cases += [Case("ThresholdedRelu", [X], {"alpha": a}, id=f"alpha-{a}") for a in (0.9, 0.0, -0.35)]
-    cases += [Case("Shrink", [X], {"lambd": a, "bias": c}, id=f"lambd-{a}-bias-{c}") for a, c in ((0.9, 0.25), (0.0, -0.5), (-0.2, 0.1))]
+    cases += [
+        Case("Shrink", [X], {"lambd": a, "bias": c}, id=f"lambd-{a}-bias-{c}")
+        for a, c in ((0.9, 0.25), (0.0, -0.5), (-0.2, 0.1))
+    ]
     cases += [Case("HardSigmoid", [2 * X], {"alpha": a, "beta": c}, id=f"alpha-{a}") for a, c in ((0.35, 0.45), (-0.3, 0.6))]
     cases += [Case("Elu", [X], {"alpha": a}, id=f"alpha-{a}") for a in (0.3, 2.0, 0.0, -0.7)]
     cases += [Case("Celu", [X], {"alpha": a}, id=f"alpha-{a}") for a in (0.3, 2.0)]
-    cases += [Case("Celu", [X], {"alpha": -0.7}, id="alpha-negative", oracle=lambda x: np.where(x > 0, x, -0.7 * np.expm1(x / -0.7)))]
-    cases += [Case("Selu", [X], {"alpha": a, "gamma": c}, id=f"alpha-{a}-gamma-{c}") for a, c in ((0.7, 1.3), (-0.5, 0.8), (0.5, -0.8))]
+    cases += [
+        Case(
+            "Celu", [X], {"alpha": -0.7}, id="alpha-negative", oracle=lambda x: np.where(x > 0, x, -0.7 * np.expm1(x / -0.7))
+        )
+    ]
+    cases += [
+        Case("Selu", [X], {"alpha": a, "gamma": c}, id=f"alpha-{a}-gamma-{c}")
+        for a, c in ((0.7, 1.3), (-0.5, 0.8), (0.5, -0.8))
+    ]
     cases += [Case("Swish", [X], {"alpha": a}, id=f"alpha-{a}") for a in (1.7, -0.5, 0.0)]
     cases += [
-        Case("Gelu", [x], {"approximate": "tanh"}, id=f"tanh-{id}", oracle=lambda x: gelu_tanh(x.astype(np.float64)), rtol=rtol)
-        for id, x, rtol in (("float64", X, 1e-12), ("float32", X.astype(np.float32), 1e-5), ("float16", X.astype(np.float16), 3e-3))
+        Case(
+            "Gelu",
+            [x],
+            {"approximate": "tanh"},
+            id=f"tanh-{id}",
+            oracle=lambda x: gelu_tanh(x.astype(np.float64)),
+            rtol=rtol,
+        )
+        for id, x, rtol in (
+            ("float64", X, 1e-12),
+            ("float32", X.astype(np.float32), 1e-5),
+            ("float16", X.astype(np.float16), 3e-3),
+        )
     ]
     cases.append(Case("Gelu", [X], {"approximate": "none"}, id="none", oracle=ONCE["Gelu"], rtol=1e-14))
     cases.append(Case("Gelu", [EXTREME], {"approximate": "tanh"}, id="tanh-extreme", order=0, oracle=gelu_tanh))
@@ -111,7 +136,9 @@ def prelu() -> list[Case]:
     cases += [
         Case("PRelu", [np.array([-3, 2, -1]).astype(t), np.array(2).astype(t)], id=t.name, order=0) for t in SIGNED[2:]
     ]
-    cases += [Case("PRelu", [np.array([3, 2, 1], t), np.array(2, t)], id=np.dtype(t).name, order=0) for t in (np.uint32, np.uint64)]
+    cases += [
+        Case("PRelu", [np.array([3, 2, 1], t), np.array(2, t)], id=np.dtype(t).name, order=0) for t in (np.uint32, np.uint64)
+    ]
     return cases
 
 

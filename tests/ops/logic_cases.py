@@ -55,7 +55,9 @@ def bits() -> list[Case]:
         shifts = np.array([0, 1, 3, width - 1, width, 100]).astype(t)
         for direction in ("LEFT", "RIGHT"):
             attrs = {"direction": direction}
-            cases.append(Case("BitShift", [np.array([[5], [0x75]]).astype(t), shifts], attrs, id=f"{direction}-{t.name}", order=0))
+            cases.append(
+                Case("BitShift", [np.array([[5], [0x75]]).astype(t), shifts], attrs, id=f"{direction}-{t.name}", order=0)
+            )
             if t.kind == "i":
                 minus = np.array([[-5], [-1], [np.iinfo(t).min]]).astype(t)
                 negative = np.append(shifts, np.array(-1, t))
@@ -92,7 +94,8 @@ def rounding() -> list[Case]:
     for op, oracle in oracles.items():
         cases += [Case(op, [HALVES], order=0), Case(op, [np.array(-0.5)], id="scalar", order=0)]
         cases += [
-            Case(op, [HALVES.astype(t)], id=t.name, order=0, oracle=lambda x, f=oracle: f(x.astype(np.float64))) for t, _ in FLOATS
+            Case(op, [HALVES.astype(t)], id=t.name, order=0, oracle=lambda x, f=oracle: f(x.astype(np.float64)))
+            for t, _ in FLOATS
         ]
         cases.append(Case(op, [SPECIAL], id="special", order=0))
     cases += [Case("Sign", [np.array([3, 0, 5]).astype(t)], id=t.name, order=0) for t in INTEGERS]

@@ -80,7 +80,10 @@ COPIES = [
         for mode in ("edge", "reflect", "wrap")
         for pads in ([1, 0, 2, 3], [0, 5, 0, 9])
     ),
-    *(Case("Pad", [IMAGE, np.array([1, 2, 1, 2]), None, np.array([-2, 3])], {"mode": m}, id=f"{m}-axes") for m in ("edge", "wrap")),
+    *(
+        Case("Pad", [IMAGE, np.array([1, 2, 1, 2]), None, np.array([-2, 3])], {"mode": m}, id=f"{m}-axes")
+        for m in ("edge", "wrap")
+    ),
     *(Case("Pad", [X[:, :1], np.array([0, 2, 0, 2])], {"mode": m}, id=f"{m}-of-one") for m in ("edge", "reflect", "wrap")),
     *(
         Case(

@@ -95,7 +95,9 @@ CASES = [
         order=0,
         oracle=lambda data, indices, updates: np.array([3000], np.float16),
     ),
-    Case("ScatterElements", [np.array([1, 2, 3]), np.array([0, 0]), np.array([5, 7])], {"reduction": "add"}, id="i64", order=0),
+    Case(
+        "ScatterElements", [np.array([1, 2, 3]), np.array([0, 0]), np.array([5, 7])], {"reduction": "add"}, id="i64", order=0
+    ),
     Case("ScatterElements", [np.array([True, False]), np.array([1]), np.array([True])], id="bool", order=0),
     *(
         Case(
