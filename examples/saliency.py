@@ -11,8 +11,8 @@ graph = ig.load(bundled_model("squeezenet"))
 (score_name,) = graph.outputs
 
 # The bundled file has every weight at 0.02; random ones make the network tell pixels apart.
-weights = plausible_parameters(graph, seed=1)
 image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+weights = plausible_parameters(graph, {image_name: image}, seed=1)
 
 joint = ig.vjp(graph, wrt=[image_name])
 run = ig.compile(joint)

@@ -1,14 +1,15 @@
 """What is known at compile time of the elements of small integer tensors: shapes under construction.
 
-An element is a number, a symbol (a size: not negative) or unknown; see `Value.contents`. A rule may only tell what holds for
-every size that a symbol may stand for, 0 included.
+An element is a number, a symbol (a size: not negative) or unknown; see `Value.contents`, which lists the elements of a
+tensor of any rank in order. A rule gets them as an array of objects and moves them with numpy. It may only tell what holds
+for every size that a symbol may stand for, 0 included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,19 +31,24 @@ def infer_contents(call: Call) -> list[Contents | None]:
     """The contents of a node's outputs as far as they follow from those of its operands; `call.outputs` must be set."""
     rule = _RULES.get(call.op.qualified_name)
     nothing: list[Contents | None] = [None] * call.n_outputs
-    first = call.outputs[0] if call.outputs else None
-    if rule is None or not isinstance(first, TensorType) or first.dtype.kind not in "iub":
-        return nothing
-    if first.rank is not None and first.rank > 1:
+    if rule is None or not all(isinstance(t, TensorType) and t.dtype.kind in "iub" for t in call.outputs):
         return nothing
     found = rule(call)
-    if found is None or len(found) > MAX_CONTENTS:
+    if found is None:
         return nothing
-    return [tuple(element if _fits(element, first.dtype) else None for element in found), *nothing[1:]]
+    results = found if isinstance(found, list) else [found]
+    return [_checked(*pair) for pair in zip(results, call.outputs, strict=True)]
+
+
+def _checked(found: np.ndarray, type: Any) -> Contents | None:
+    """Elements as contents of a value of a type: not too many, of its shape, and none lost to overflow."""
+    shape = type.static_shape
+    if found.size > MAX_CONTENTS or (found.shape != shape if shape is not None else type.rank != found.ndim):
+        return None
+    return tuple(element if _fits(element, type.dtype) else None for element in found.reshape(-1).tolist())
 
 
 def _fits(element: Dim, dtype: np.dtype) -> bool:
-    """Whether an element is what a tensor of a dtype holds, nothing lost to overflow."""
     if isinstance(element, str):
         return dtype.kind != "b" and dtype.itemsize >= 4
     if element is None or dtype.kind == "b":
@@ -50,62 +56,114 @@ def _fits(element: Dim, dtype: np.dtype) -> bool:
     return bool(np.iinfo(dtype).min <= element <= np.iinfo(dtype).max)
 
 
-def _operands(call: Call) -> list[Contents] | None:
-    found = [call.contents.get(k) for k in range(len(call.inputs))]
-    return None if any(c is None for c in found) else [c for c in found if c is not None]
+def _objects(elements: Sequence[Dim], shape: tuple[int, ...]) -> np.ndarray:
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def _elements(call: Call, index: int) -> np.ndarray | None:
+    """The elements of an operand; None where there is none, or nothing is known of any."""
+    contents = call.contents.get(index)
+    if contents is None:
+        return None
+    type = call.tensor(index)
+    if type.static_shape is not None:
+        return _objects(contents, type.static_shape)
+    return _objects(contents, (len(contents),)) if type.rank == 1 else None
+
+
+def _numbers(call: Call, index: int) -> list[int] | None:
+    """The elements of an operand where all of them are numbers."""
+    contents = call.contents.get(index)
+    known = [element for element in contents or () if isinstance(element, int)]
+    return known if contents is not None and len(known) == len(contents) else None
+
+
+def _all_elements(call: Call) -> list[np.ndarray] | None:
+    """The elements of every operand, broadcast together."""
+    found = [_elements(call, k) for k in range(len(call.inputs))]
+    known = [array for array in found if array is not None]
+    return list(np.broadcast_arrays(*known)) if known and len(known) == len(found) else None
 
 
 # --- out of shapes ----------------------------------------------------------------------------------------------------
 
 
-def _shape_of(call: Call) -> Contents | None:
+def _shape_of(call: Call) -> np.ndarray | None:
     shape = call.tensor(0).shape
     if shape is None:
         return None
-    start, end = call.attrs.get("start", 0), call.attrs.get("end")
-    return shape[slice(start, end)]
+    part = shape[slice(call.attrs.get("start", 0), call.attrs.get("end"))]
+    return _objects(part, (len(part),))
 
 
-def _size_of(call: Call) -> Contents | None:
+def _size_of(call: Call) -> np.ndarray | None:
     shape = call.tensor(0).shape
-    return None if shape is None else (multiply_dims(*shape),)
+    return None if shape is None else _objects([multiply_dims(*shape)], ())
 
 
 # --- moved ------------------------------------------------------------------------------------------------------------
 
 
-def _same(call: Call) -> Contents | None:
-    return call.contents.get(0)
+def _same(call: Call) -> np.ndarray | None:
+    return _elements(call, 0)
 
 
-def _cast(call: Call) -> Contents | None:
-    found, type = call.contents.get(0), call.outputs[0]
+def _cast(call: Call) -> np.ndarray | None:
+    found, type = _elements(call, 0), call.outputs[0]
     if found is not None and isinstance(type, TensorType) and type.dtype.kind == "b":
-        return tuple(int(element != 0) if isinstance(element, int) else None for element in found)
+        return _each(lambda element: int(element != 0) if isinstance(element, int) else None, found)
     return found
 
 
-def _gather(call: Call) -> Contents | None:
-    data, indices = call.contents.get(0), call.contents.get(1)
-    if data is None or indices is None or call.tensor(0).rank != 1:
+def _in_another_shape(call: Call) -> np.ndarray | None:
+    """Reshape, Flatten, Squeeze and Unsqueeze."""
+    found, type = _elements(call, 0), call.outputs[0]
+    if found is None or not isinstance(type, TensorType):
         return None
-    if not all(isinstance(i, int) and -len(data) <= i < len(data) for i in indices):
-        return None
-    return tuple(data[i] for i in indices if isinstance(i, int))
+    if type.static_shape is not None:
+        return found.reshape(type.static_shape)
+    return found.reshape(-1) if type.rank == 1 else None
 
 
-def _concat(call: Call) -> Contents | None:
-    parts: list[Dim] = []
+def _transpose(call: Call) -> np.ndarray | None:
+    found = _elements(call, 0)
+    return None if found is None else found.transpose(call.attrs.get("perm"))
+
+
+def _gather(call: Call) -> np.ndarray | None:
+    data, indices, axis = _elements(call, 0), _numbers(call, 1), call.attrs["axis"]
+    shape = call.tensor(1).static_shape
+    if data is None or indices is None or shape is None:
+        return None
+    size = data.shape[axis]
+    if not all(-size <= index < size for index in indices):
+        return None
+    return np.asarray(np.take(data, np.array(indices, np.int64).reshape(shape), axis), object)
+
+
+def _concat(call: Call) -> np.ndarray | None:
+    parts = []
     for k in range(len(call.inputs)):
-        # An element of which nothing is known does not hide those beside it.
-        contents = call.contents.get(k)
-        if contents is None:
+        part = _elements(call, k)
+        if part is None:
+            # Elements of which nothing is known do not hide those beside them.
             shape = call.tensor(k).static_shape
-            if shape is None or len(shape) != 1 or shape[0] > MAX_CONTENTS:
+            if shape is None or np.prod(shape) > MAX_CONTENTS:
                 return None
-            contents = (None,) * shape[0]
-        parts += contents
-    return tuple(parts)
+            part = np.full(shape, None, object)
+        parts.append(part)
+    return np.concatenate(parts, call.attrs["axis"])
+
+
+def _split(call: Call) -> list[np.ndarray] | None:
+    found, axis = _elements(call, 0), call.attrs["axis"]
+    sizes = [t.static_shape for t in call.outputs if isinstance(t, TensorType)]
+    known = [size for size in sizes if size is not None]
+    if found is None or len(known) < call.n_outputs:
+        return None
+    return np.split(found, np.cumsum([size[axis] for size in known[:-1]]), axis)
 
 
 def slice_range(start: int, end: int, step: int, size: int) -> range:
@@ -122,39 +180,58 @@ def slice_range(start: int, end: int, step: int, size: int) -> range:
     return range(min(max(start, 0), last), min(max(end, first), last), step)
 
 
-def _slice(call: Call) -> Contents | None:
-    data, starts, ends = (call.contents.get(k) for k in range(3))
-    steps = call.contents.get(4) if call.has(4) else (1,)
-    start, end, step = (only[0] if only is not None and len(only) == 1 else None for only in (starts, ends, steps))
-    if data is None or not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int) and step):
+def _slice(call: Call) -> np.ndarray | None:
+    data, starts, ends = _elements(call, 0), _numbers(call, 1), _numbers(call, 2)
+    if data is None or starts is None or ends is None:
         return None
-    return tuple(data[k] for k in slice_range(start, end, step, len(data)))
+    axes = _numbers(call, 3) if call.has(3) else list(range(len(starts)))
+    steps = _numbers(call, 4) if call.has(4) else [1] * len(starts)
+    if axes is None or steps is None or 0 in steps or not len(starts) == len(ends) == len(axes) == len(steps):
+        return None
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        data = np.take(data, np.array(slice_range(start, end, step, data.shape[axis]), np.int64), axis)
+    return data
 
 
-def _repeated(call: Call) -> Contents | None:
-    """Expand and Tile."""
-    data, type = call.contents.get(0), call.outputs[0]
+def _expand(call: Call) -> np.ndarray | None:
+    data, type = _elements(call, 0), call.outputs[0]
     shape = type.static_shape if isinstance(type, TensorType) else None
-    if not data or shape is None or len(shape) > 1 or (shape and (shape[0] % len(data) or shape[0] > MAX_CONTENTS)):
+    if data is None or shape is None or np.prod(shape) > MAX_CONTENTS:
         return None
-    return data * (shape[0] // len(data)) if shape else data
+    return np.broadcast_to(data, shape)
+
+
+def _tile(call: Call) -> np.ndarray | None:
+    data, repeats = _elements(call, 0), _numbers(call, 1)
+    if data is None or repeats is None or data.size * np.prod(repeats) > MAX_CONTENTS:
+        return None
+    return np.tile(data, repeats)
+
+
+def _one_hot(call: Call) -> np.ndarray | None:
+    indices, depth, values = _numbers(call, 0), _numbers(call, 1), call.contents.get(2)
+    shape = call.tensor(0).static_shape
+    if indices is None or depth is None or values is None or shape is None or len(indices) * depth[0] > MAX_CONTENTS:
+        return None
+    size = depth[0]
+    hot = [k == (index + size if index < 0 else index) for index in indices for k in range(size)]
+    return np.moveaxis(_objects([values[int(one)] for one in hot], (*shape, size)), -1, call.attrs["axis"])
 
 
 # --- computed ---------------------------------------------------------------------------------------------------------
 
 
-def _elementwise(combine: Callable[[Dim, Dim], Dim]) -> Callable[[Call], Contents | None]:
+def _each(function: Callable[..., Dim], *operands: np.ndarray) -> np.ndarray:
+    """A function applied to the elements of operands of one shape."""
+    return _objects([function(*elements) for elements in zip(*(o.flat for o in operands), strict=True)], operands[0].shape)
+
+
+def _elementwise(combine: Callable[[Dim, Dim], Dim]) -> Callable[[Call], np.ndarray | None]:
     """The rule of an operation on any number of operands that are broadcast together."""
 
-    def pair(a: Contents, b: Contents) -> Contents:
-        a, b = (a * len(b) if len(a) == 1 else a), (b * len(a) if len(b) == 1 else b)
-        return tuple(combine(x, y) for x, y in zip(a, b, strict=True))
-
-    def rule(call: Call) -> Contents | None:
-        operands = _operands(call)
-        if not operands or len({len(o) for o in operands} - {1}) > 1:
-            return None
-        return reduce(pair, operands)
+    def rule(call: Call) -> np.ndarray | None:
+        operands = _all_elements(call)
+        return None if operands is None else reduce(lambda a, b: _each(combine, a, b), operands)
 
     return rule
 
@@ -193,7 +270,7 @@ def _greatest(a: Dim, b: Dim) -> Dim:
 def _least(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    if None in (a, b):
+    if a is None or b is None:
         return None
     if a == b or (isinstance(a, int) and a <= 0):
         return a
@@ -210,68 +287,68 @@ def _equal(a: Dim, b: Dim) -> Dim:
     return 0 if negative and a is not None and b is not None else None
 
 
-def _negative(call: Call) -> Contents | None:
-    data = call.contents.get(0)
-    return None if data is None else tuple(-element if isinstance(element, int) else None for element in data)
+def _negative(call: Call) -> np.ndarray | None:
+    data = _elements(call, 0)
+    return None if data is None else _each(lambda element: -element if isinstance(element, int) else None, data)
 
 
-def _where(call: Call) -> Contents | None:
-    operands = _operands(call)
-    if operands is None or len({len(o) for o in operands} - {1}) > 1:
+def _where(call: Call) -> np.ndarray | None:
+    operands = _all_elements(call)
+    return None if operands is None else _each(_choose, *operands)
+
+
+def _choose(condition: Dim, a: Dim, b: Dim) -> Dim:
+    if isinstance(condition, int):
+        return a if condition else b
+    return a if a == b else None
+
+
+def _product(call: Call) -> np.ndarray | None:
+    data = _elements(call, 0)
+    if data is None or data.ndim != 1 or any(isinstance(d, int) and d < 0 for d in data):
         return None
-    size = next((len(o) for o in operands if len(o) != 1), 1)
-    condition, a, b = (o * size if len(o) == 1 else o for o in operands)
-    return tuple(
-        x if c not in (0, None) else y if c == 0 else (x if x == y else None)
-        for c, x, y in zip(condition, a, b, strict=True)
-    )
-
-
-def _product(call: Call) -> Contents | None:
-    data = call.contents.get(0)
-    if data is None or call.tensor(0).rank != 1 or any(isinstance(d, int) and d < 0 for d in data):
+    axes = _numbers(call, 1)
+    over_all = axes in ([0], [-1]) or (axes in (None, []) and not call.attrs.get("noop_with_empty_axes"))
+    if not over_all or (call.has(1) and axes is None):
         return None
-    axes_known = not call.has(1) or call.contents.get(1) in ((0,), (-1,))
-    noop = bool(call.attrs.get("noop_with_empty_axes")) and not call.has(1)
-    return (multiply_dims(*data),) if axes_known and not noop else None
+    return _objects([multiply_dims(*data)], (1,) if call.attrs["keepdims"] else ())
 
 
 # --- made -------------------------------------------------------------------------------------------------------------
 
 
-def _filled(call: Call) -> Contents | None:
-    size, value = call.contents.get(0), call.attrs.get("value")
-    if size is None or len(size) > 1 or not all(isinstance(d, int) and d <= MAX_CONTENTS for d in size):
+def _filled(call: Call) -> np.ndarray | None:
+    shape, value = _numbers(call, 0), call.attrs.get("value")
+    if shape is None or not isinstance(value, np.ndarray) or np.prod(shape) > MAX_CONTENTS:
         return None
-    if not isinstance(value, np.ndarray):
-        return None
-    count = int(size[0]) if size and isinstance(size[0], int) else 1
-    return (int(value.reshape(-1)[0]),) * count
+    return np.full(shape, int(value.item()), object)
 
 
-def _arange(call: Call) -> Contents | None:
-    operands = _operands(call)
-    if operands is None or not all(isinstance(o[0], int) for o in operands):
+def _range(call: Call) -> np.ndarray | None:
+    bounds = [_numbers(call, k) for k in range(3)]
+    numbers = [bound[0] for bound in bounds if bound is not None]
+    if len(numbers) < 3 or numbers[2] == 0 or len(found := range(*numbers)) > MAX_CONTENTS:
         return None
-    start, limit, delta = (int(o[0]) for o in operands if isinstance(o[0], int))
-    if delta == 0 or abs(limit - start) > MAX_CONTENTS * abs(delta):
-        return None
-    return tuple(range(start, limit, delta))
+    return _objects(found, (len(found),))
 
 
-_RULES: dict[str, Callable[[Call], Contents | None]] = {
+_RULES: dict[str, Callable[[Call], np.ndarray | list[np.ndarray] | None]] = {
     "Shape": _shape_of,
     "Size": _size_of,
-    "Cast": _cast,
     "Identity": _same,
-    "Squeeze": _same,
-    "Unsqueeze": _same,
-    "Reshape": _same,
+    "Cast": _cast,
+    "Flatten": _in_another_shape,
+    "Reshape": _in_another_shape,
+    "Squeeze": _in_another_shape,
+    "Unsqueeze": _in_another_shape,
+    "Transpose": _transpose,
     "Gather": _gather,
     "Concat": _concat,
+    "Split": _split,
     "Slice": _slice,
-    "Expand": _repeated,
-    "Tile": _repeated,
+    "Expand": _expand,
+    "Tile": _tile,
+    "OneHot": _one_hot,
     "Add": _elementwise(add_dims),
     "Sub": _elementwise(_subtract),
     "Mul": _elementwise(_multiply),
@@ -283,5 +360,5 @@ _RULES: dict[str, Callable[[Call], Contents | None]] = {
     "Where": _where,
     "ReduceProd": _product,
     "ConstantOfShape": _filled,
-    "Range": _arange,
+    "Range": _range,
 }

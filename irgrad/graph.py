@@ -75,7 +75,7 @@ class Value:
         self.is_parameter = False
         """True for a constant that is meant to be learned: a float initializer of a model."""
         self.contents: tuple[Dim, ...] | None = None
-        """The elements of a small integer tensor as far as they are known at compile time (a shape being computed)."""
+        """The elements, in order, of a small integer tensor, as far as they are known: a shape under construction."""
 
     @property
     def graph(self) -> Graph:
@@ -645,7 +645,7 @@ class Graph:
 
 
 def _contents(array: np.ndarray) -> tuple[Dim, ...] | None:
-    if array.dtype.kind in "iub" and array.ndim <= 1 and array.size <= MAX_CONTENTS:
+    if array.dtype.kind in "iub" and array.size <= MAX_CONTENTS:
         return tuple(int(x) for x in array.reshape(-1))
     return None
 

@@ -87,7 +87,7 @@ def _data(call: Call) -> dict[int, np.ndarray]:
         if array is None and contents is not None and all(isinstance(d, int) for d in contents):
             assert isinstance(operand, TensorType)
             array = np.array(contents, operand.dtype)
-            array = array.reshape(()) if operand.rank == 0 else array
+            array = array if operand.static_shape is None else array.reshape(operand.static_shape)
         if array is not None and array.size <= _DATA_LIMIT and array.dtype != object:
             data[k] = array.astype(np.int64) if (call.op.qualified_name, k) in _READ_AS_INT64 else array
     return data

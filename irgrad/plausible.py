@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod, sqrt
+from typing import Any
 
 import numpy as np
 
+from irgrad.builder import call_of
 from irgrad.errors import UsageError
 from irgrad.graph import Graph, Node, Value
+from irgrad.runtime.kernels import evaluate
+from irgrad.runtime.specialise import specialise
 from irgrad.types import TensorType, is_differentiable
 
 __all__ = ["plausible_feeds", "plausible_parameters"]
@@ -96,15 +100,62 @@ def _limit(node: Node, value: Value) -> int | None:
     return dim if isinstance(dim, int) else None
 
 
-def plausible_parameters(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
-    """A random array for every parameter, by what it is used for.
+def plausible_parameters(graph: Graph, feeds: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+    """A random array for every parameter, such that signals keep their size through the whole network.
+
+    Weights of products start from N(0, 2 / fan-in); then, in one forward run on the feeds, each is divided by the standard
+    deviation of its product (LSUV: Mishkin and Matas, All You Need Is a Good Init, 2016), and the statistics of each
+    normalisation become those of what it meets. Otherwise activations grow from block to block until a softmax at the end
+    is saturated, and every gradient is zero.
+
+    Args:
+        graph: the graph, without feeds for its parameters.
+        feeds: input name → array.
+        seed: of the random numbers.
 
     Returns:
-        Parameter name → array of its own shape and dtype: weights of products from N(0, 2 / fan-in), scales near 1,
-        biases and means near 0, variances between 0.5 and 1.5.
+        Parameter name → array of its own shape and dtype.
+
+    Raises:
+        ExecutionError: a node cannot be run.
     """
     generator = np.random.default_rng(seed)
-    return {value.name: _parameter(value, generator) for value in graph.constants if value.is_parameter}
+    known: dict[Value, Any] = dict(graph.constants)
+    fitted = {value: _parameter(value, generator) for value in known if value.is_parameter}
+    known |= fitted
+    known |= {value: feeds[name] for name, value in graph.inputs.items()}
+    shaped = specialise(graph, {name: TensorType.of(array) for name, array in feeds.items()})
+    known = {shaped.value(value.name): array for value, array in known.items()}
+    known |= {value: array for value, array in shaped.constants.items() if value not in known}
+    fitted = {shaped.value(value.name): array for value, array in fitted.items()}
+    free = set(fitted)
+    for node in shaped.nodes():
+        _fit(node, known, free)
+        known.update(zip(node.outputs, _run(node, known), strict=True))
+    return {value.name: known[value] for value in fitted}
+
+
+def _run(node: Node, known: Mapping[Value, Any]) -> tuple[Any, ...]:
+    call = call_of(node.op, node.attrs, node.inputs, len(node.outputs), [v.type for v in node.outputs])
+    return evaluate(call, [None if v is None else known[v] for v in node.inputs])
+
+
+def _fit(node: Node, known: dict[Value, Any], free: set[Value]) -> None:
+    """Fit the parameters that a node reads directly to what it meets, each once."""
+    if node.op.name == "BatchNormalization":
+        x = known[node.operand(0)]
+        axes = (0, *range(2, x.ndim))
+        for position, statistic in ((3, x.mean(axes)), (4, np.maximum(x.var(axes), 1e-2))):
+            value = node.operand(position)
+            if value in free:
+                free.remove(value)
+                known[value] = statistic.astype(value.dtype)
+    elif node.op.name in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        weight = next((v for v in node.inputs[:2] if v in free), None)
+        if weight is not None and (weight.rank or 0) >= 2:
+            free.remove(weight)
+            spread = float(np.std(_run(node, known)[0]))
+            known[weight] = np.asarray(known[weight] / max(spread, 1e-6), weight.dtype)
 
 
 def _parameter(value: Value, generator: np.random.Generator) -> np.ndarray:

@@ -92,7 +92,7 @@ def expansion_of(
     op = find_op(node.op_type, domain)
     if op.infer_rule is not None or op.schema is None:
         return None
-    schema: Any = defs.get_schema(node.op_type, version, domain)
+    schema: Any = defs.get_schema(node.op_type, min(version, 2**31 - 1), domain)
     if not schema.has_context_dependent_function:
         return None
     whole = NodeProto()

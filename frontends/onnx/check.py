@@ -267,7 +267,7 @@ def rules_of(name: str, domain: str, version: int) -> Rules | None:
 def _schema(name: str, domain: str, version: int) -> defs.OpSchema | None:
     """The schema at an opset; where the operation is deprecated there, the last one that was not."""
     try:
-        schema = defs.get_schema(name, version, domain)
+        schema = defs.get_schema(name, min(version, _MANY), domain)
         while schema.deprecated:
             schema = defs.get_schema(name, schema.since_version - 1, domain)
     except defs.SchemaError:

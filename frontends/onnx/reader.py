@@ -7,11 +7,10 @@ Parameters that lie in a subgraph are moved out of it and captured, so that the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +29,6 @@ from irgrad.errors import (
 )
 from irgrad.frontends.onnx.attributes import constant_of, filled_array, resolved_attributes, value_of
 from irgrad.frontends.onnx.calls import (
-    FunctionKey,
     check_calls,
     domain_of,
     expansion_of,
@@ -46,63 +44,33 @@ from irgrad.frontends.onnx.declared import (
     declared_types,
     input_type,
     loop_inputs,
-    loosened,
     metadata_of,
     note_node,
     versions_of,
 )
 from irgrad.frontends.onnx.external import ExternalData
 from irgrad.frontends.onnx.names import check_names, free_names, ordered, restore_names
+from irgrad.frontends.onnx.scope import (
+    Context,
+    Scope,
+    add_constant,
+    captured_as,
+    inside,
+    is_plain_constant,
+    move_parameters_out,
+    outputs_of,
+    share_guesses,
+    without_shapes,
+)
 from irgrad.frontends.onnx.tensors import sparse_to_array, tensor_to_array
 from irgrad.frontends.onnx.upgrade import OldNode, upgrade
-from irgrad.graph import Graph, Node, Value
+from irgrad.graph import Graph, Value
 from irgrad.op import find_op
-from irgrad.types import Type, is_differentiable
+from irgrad.types import Type
 
 __all__ = ["Scope", "emit_nodes", "read_model"]
 
-Scope: TypeAlias = "dict[str, Value | None]"
-"""Name in the file → value; None for an operand that is absent (an optional input of a function)."""
-
-
 _STUMBLES = (LookupError, TypeError, ValueError, ArithmeticError)
-
-
-@dataclass(frozen=True)
-class _Context:
-    """What holds for all nodes of one scope.
-
-    Attributes:
-        versions: domain → opset.
-        attributes: those of the function call whose body this is; None outside of functions.
-        declared: name → type that the file declares.
-        prefix: of the names that are made here; a path of function calls.
-        symbols: whether declared symbolic dimensions hold here, see `declared_types`.
-        nodes: name in the file → node, of the graph that is being filled.
-        labels: the prefixes that are taken in that graph.
-        guessed: the values whose type is a guess, since they are computed from results of custom operations for which the
-            file declares no type.
-    """
-
-    versions: Mapping[str, int]
-    external: ExternalData = field(default_factory=lambda: ExternalData(None))
-    functions: Mapping[FunctionKey, onnx.FunctionProto] = field(default_factory=dict)
-    attributes: Mapping[str, AttributeProto] | None = None
-    declared: Mapping[str, Type] = field(default_factory=dict)
-    prefix: str = ""
-    symbols: bool = True
-    nodes: dict[str, Node] = field(default_factory=dict)
-    labels: set[str] = field(default_factory=set)
-    guessed: set[Value | None] = field(default_factory=set)
-
-    def label(self, name: str) -> str:
-        """A prefix for one function call that no other call has."""
-        label, count = f"{self.prefix}{name}/", 0
-        while label in self.labels:
-            count += 1
-            label = f"{self.prefix}{name}_{count}/"
-        self.labels.add(label)
-        return label
 
 
 def read_model(model: onnx.ModelProto, folder: Path | None = None) -> Graph:
@@ -134,7 +102,7 @@ def _read_model(model: onnx.ModelProto, external: ExternalData) -> Graph:
     versions = versions_of(model.opset_import, "the model", model.ir_version)
     graph = Graph(_label_of(model.graph, "graph"))
     graph.metadata = metadata_of(model)
-    _read_graph(graph, model.graph, _Context(versions, external, functions))
+    _read_graph(graph, model.graph, Context(versions, external, functions))
     return graph
 
 
@@ -148,16 +116,7 @@ def emit_nodes(
     prefix: str,
 ) -> None:
     """Emit the nodes of a function body; their results are added to `scope`."""
-    _emit(b, list(nodes), scope, _Context(versions, attributes=attributes, prefix=prefix))
-
-
-@contextmanager
-def _inside(where: str) -> Iterator[None]:
-    """Say in errors that what is wrong lies inside of something."""
-    try:
-        yield
-    except ModelError as error:
-        raise type(error)(f"in {where}: {error}") from error.__cause__
+    _emit(b, list(nodes), scope, Context(versions, attributes=attributes, prefix=prefix))
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------
@@ -168,7 +127,7 @@ def _label_of(proto: onnx.GraphProto, default: str) -> str:
 
 
 def _read_graph(
-    graph: Graph, proto: onnx.GraphProto, context: _Context, outer: Scope | None = None, given: Sequence[Type | None] = ()
+    graph: Graph, proto: onnx.GraphProto, context: Context, outer: Scope | None = None, given: Sequence[Type | None] = ()
 ) -> None:
     """Fill `graph` from a GraphProto.
 
@@ -202,62 +161,27 @@ def _read_graph(
         if name in infos:
             # The default value of an input (before IR version 4 every weight is one): a parameter, which may be fed.
             check_default(infos[name], array)
-        scope[name] = _constant(graph, array, name, parameter=True)
+        scope[name] = add_constant(graph, array, name, parameter=True)
     free = set(free_names(proto)) if outer else ()
     for name, value in (outer or {}).items():
-        inner = _captured(graph, name, value)
+        inner = captured_as(graph, name, value)
         if name in free:  # what only a sibling reads may be called like something else in here
             scope[name] = inner
         if value in context.guessed:
             context.guessed.add(inner)
     _emit(Builder(graph), list(proto.node), scope, context)
     restore_names(graph, scope, context.nodes)
-    graph.set_outputs(_outputs(proto, scope, unique=outer is None))
+    graph.set_outputs(outputs_of(proto, scope, unique=outer is None))
 
 
-def _declared(proto: onnx.GraphProto, context: _Context) -> dict[str, Type]:
+def _declared(proto: onnx.GraphProto, context: Context) -> dict[str, Type]:
     return declared_types((*proto.value_info, *proto.output), symbols=context.symbols)
-
-
-def _captured(graph: Graph, name: str, value: Value | None) -> Value | None:
-    """What a value of the scope around a subgraph is inside of it."""
-    if value is None:
-        return None
-    if _is_plain_constant(value):
-        assert value.constant is not None
-        return graph.add_constant(value.constant, graph.fresh_name(name))
-    inner = graph.add_input(graph.fresh_name(name), value.type)
-    inner.contents = value.contents
-    return inner
-
-
-def _is_plain_constant(value: Value | None) -> bool:
-    return value is not None and value.constant is not None and not value.is_parameter
-
-
-def _outputs(proto: onnx.GraphProto, scope: Scope, *, unique: bool) -> dict[str, Value]:
-    outputs: dict[str, Value] = {}
-    for info in proto.output:
-        result, name, count = scope.get(info.name), info.name, 0
-        if result is None:
-            raise DanglingNameError(f"the output {info.name!r} of the graph {proto.name!r} is not made by any node")
-        if unique and name in outputs:
-            raise DuplicateNameError(f"the graph {proto.name!r} lists the output {info.name!r} twice")
-        while name in outputs:  # the outputs of a subgraph are told apart by position
-            count += 1
-            name = f"{info.name}_{count}"
-        outputs[name] = result
-    return outputs
-
-
-def _constant(graph: Graph, array: np.ndarray, name: str, *, parameter: bool) -> Value:
-    return graph.add_constant(array, graph.fresh_name(name), parameter=parameter and is_differentiable(array.dtype))
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
 
 
-def _emit(b: Builder, nodes: list[NodeProto], scope: Scope, context: _Context) -> None:
+def _emit(b: Builder, nodes: list[NodeProto], scope: Scope, context: Context) -> None:
     for node in ordered(nodes, scope):
         results = _emit_node(b, node, scope, context)
         for name, value in zip(node.output, results, strict=False):
@@ -265,7 +189,7 @@ def _emit(b: Builder, nodes: list[NodeProto], scope: Scope, context: _Context) -
                 scope[name] = value
 
 
-def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: _Context) -> Sequence[Value | None]:
+def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: Context) -> Sequence[Value | None]:
     attributes = resolved_attributes(proto, context.attributes)
     function = context.functions.get(function_key(proto))
     if function is not None:
@@ -277,7 +201,7 @@ def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: _Context) ->
     if not proto.op_type:
         raise ModelTypeError(f"{shown(proto)} does not say which operation it is")
     inputs = [scope[name] if name else None for name in proto.input]
-    with _inside(shown(proto)):
+    with inside(shown(proto)):
         rules = rules_of(proto.op_type, domain, version)
     while len(inputs) > (0 if rules is None else rules.fewest) and inputs[-1] is None:
         inputs.pop()
@@ -295,7 +219,7 @@ def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: _Context) ->
     elif domain == "":
         array = filled_array(proto, inputs, attrs)
     if array is not None:
-        return [_constant(b.graph, array, context.prefix + proto.output[0], parameter=array.size > 1)]
+        return [add_constant(b.graph, array, context.prefix + proto.output[0], parameter=array.size > 1)]
     subgraphs, captured = _subgraphs(b, proto, version, attributes, inputs, scope, context)
     if subgraphs:
         attrs.update(subgraphs, captured=len(captured))
@@ -311,7 +235,7 @@ def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: _Context) ->
     return _upgraded(b, proto, node, context)
 
 
-def _upgraded(b: Builder, proto: NodeProto, node: OldNode, context: _Context) -> Sequence[Value]:
+def _upgraded(b: Builder, proto: NodeProto, node: OldNode, context: Context) -> Sequence[Value]:
     """Emit a node in today's opset: its results."""
     graph, operands = b.graph, set(node.inputs)
     names = [f"{context.prefix}{name}" if name else None for name in proto.output]
@@ -363,7 +287,7 @@ def _inline(
     function: onnx.FunctionProto,
     attributes: Mapping[str, AttributeProto],
     scope: Scope,
-    context: _Context,
+    context: Context,
     outer: Scope | None = None,
 ) -> Sequence[Value | None]:
     """Emit the body of a function in place of a call: its results.
@@ -389,23 +313,23 @@ def _inline(
             raise ModelTypeError(f"{shown(proto)} has {len(have)} {kind}, but the function has only {most}")
     inner: Scope = {**(outer or {}), **dict.fromkeys(function.input)}
     inner.update({formal: scope[name] for formal, name in zip(function.input, proto.input, strict=False) if name})
-    inside = replace(
+    body = replace(
         context,
         attributes={**({} if outer is None else context.attributes or {}), **defaults, **attributes},
         declared=declared_types(function.value_info, symbols=False),
         prefix=context.label(proto.name or function.name) if outer is None else context.prefix,
     )
-    with _inside(f"the function {function.name!r}, called by {shown(proto)}"):
+    with inside(f"the function {function.name!r}, called by {shown(proto)}"):
         if function.opset_import and outer is None:
-            inside = replace(inside, versions=versions_of(function.opset_import, "the function", onnx.IR_VERSION))
-        _emit(b, list(function.node), inner, inside)
+            body = replace(body, versions=versions_of(function.opset_import, "the function", onnx.IR_VERSION))
+        _emit(b, list(function.node), inner, body)
         for name in function.output:
             if inner.get(name) is None:
                 raise DanglingNameError(f"the result {name!r} is not made by any node of it")
     results = [inner[name] for name in function.output]
     for value, name in zip(results, proto.output, strict=False):
         wanted = context.prefix + name
-        if name and value is not None and value.name.startswith(inside.prefix) and not b.graph.has_value(wanted):
+        if name and value is not None and value.name.startswith(body.prefix) and not b.graph.has_value(wanted):
             b.graph.rename(value, wanted)
     return results
 
@@ -420,7 +344,7 @@ def _subgraphs(
     attributes: Mapping[str, AttributeProto],
     inputs: Sequence[Value | None],
     scope: Scope,
-    context: _Context,
+    context: Context,
 ) -> tuple[dict[str, Any], list[Value]]:
     """The subgraphs of a node as graphs, and the values that they capture, in order."""
     protos = {name: a.g for name, a in attributes.items() if a.type == AttributeProto.GRAPH}
@@ -431,7 +355,7 @@ def _subgraphs(
     scanned = attributes["num_scan_inputs"].i if "num_scan_inputs" in attributes else 0
     graphs: dict[str, Graph] = {}
     for name, g in protos.items():
-        with _inside(f"the subgraph {name!r} of {shown(proto)}"):
+        with inside(f"the subgraph {name!r} of {shown(proto)}"):
             given = loop_inputs(proto.op_type, version, inputs, scanned, g.input)
             try:
                 graphs[name] = _read_body(g, name, inner, outer, given)
@@ -440,18 +364,12 @@ def _subgraphs(
                 if loose is None:
                     raise error from error.__cause__
                 graphs[name] = loose
-    captured = [v for v in outer.values() if v is not None and not _is_plain_constant(v)]
-    for position, value in enumerate(captured, -len(captured)):
-        if value in context.guessed:
-            # What a subgraph takes it for is a better guess.
-            types = [list(graph.inputs.values())[position].type for graph in graphs.values()]
-            value.graph.set_type(value, next((t for t in types if t != value.type), value.type))
-            for graph in graphs.values():
-                graph.set_type(list(graph.inputs.values())[position], value.type)
-    return dict(graphs), captured + _move_parameters_out(b.graph, list(graphs.values()), context.prefix)
+    captured = [v for v in outer.values() if v is not None and not is_plain_constant(v)]
+    share_guesses(captured, list(graphs.values()), context.guessed)
+    return dict(graphs), captured + move_parameters_out(b.graph, list(graphs.values()), context.prefix)
 
 
-def _read_body(proto: onnx.GraphProto, name: str, context: _Context, outer: Scope, given: LoopInputs) -> Graph:
+def _read_body(proto: onnx.GraphProto, name: str, context: Context, outer: Scope, given: LoopInputs) -> Graph:
     """A subgraph, read again as long as what was taken for the types of its states turns out to hold for one trip only."""
     while True:
         graph = Graph(_label_of(proto, name))
@@ -462,40 +380,16 @@ def _read_body(proto: onnx.GraphProto, name: str, context: _Context, outer: Scop
         given = corrected
 
 
-def _read_loosely(proto: onnx.GraphProto, name: str, context: _Context, outer: Scope) -> Graph | None:
+def _read_loosely(proto: onnx.GraphProto, name: str, context: Context, outer: Scope) -> Graph | None:
     """A branch of an If that does not type-check, read without knowing the shapes that it captures; None where it fails too.
 
     ``If(dim == 1, Squeeze(x), x)`` is how exporters write a squeeze. Where the shape of x has been fixed since, the branch
     that will not be taken is often one that could not be.
     """
     graph = Graph(_label_of(proto, name))
-    kept = {value: (value.type, value.contents) for value in outer.values() if value is not None}
-    for value, (type, _) in kept.items():
-        value.graph.set_type(value, loosened(type))
-        value.contents = None
     try:
-        _read_graph(graph, proto, context, outer)
+        with without_shapes(outer.values()):
+            _read_graph(graph, proto, context, outer)
     except ModelTypeError:
         return None
-    finally:
-        for value, (type, contents) in kept.items():
-            value.graph.set_type(value, type)
-            value.contents = contents
     return graph
-
-
-def _move_parameters_out(graph: Graph, subgraphs: Sequence[Graph], prefix: str) -> list[Value]:
-    """Make the parameters of subgraphs captured constants of the graph around them: those constants."""
-    moved: list[Value] = []
-    for owner in subgraphs:
-        for value, array in list(owner.constants.items()):
-            if not value.is_parameter:
-                continue
-            moved.append(_constant(graph, array, prefix + value.name, parameter=True))
-            for subgraph in subgraphs:
-                inner = subgraph.add_input(subgraph.fresh_name(value.name), moved[-1].type)
-                if subgraph is owner:
-                    subgraph.replace_all_uses(value, inner)
-                    subgraph.erase(value)
-                    subgraph.rename(inner, value.name)
-    return moved

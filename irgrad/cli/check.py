@@ -41,7 +41,7 @@ def command(model: Path | None, example: str | None, dims: tuple[str, ...], dire
         bar.update(task, advance=1, description="run")
         arrays = plausible_feeds(graph, dims=parse_dims(dims), seed=seed)
         if example:
-            arrays |= plausible_parameters(graph, seed)
+            arrays |= plausible_parameters(graph, arrays, seed)
         for name, result in compile(graph)(arrays).items():
             finite = bool(np.isfinite(result).all()) if result.dtype.kind == "f" else True
             show(f"output {name}: {TensorType.of(result)}" + ("" if finite else ", NOT all finite"))

@@ -114,7 +114,7 @@ def _feeds(
     if made_up:
         notes.append(f"random feeds (seed {seed}) for {', '.join(made_up)}")
     if weights == "random":
-        arrays |= plausible_parameters(graph, seed)
+        arrays |= plausible_parameters(graph, arrays, seed)
         notes.append(f"random weights (seed {seed}) in place of the model's own")
     return {**arrays, **given}, notes
 

@@ -15,7 +15,7 @@ from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.ops.windows import explicit_pads, per_axis, spatial_rank, windows_of
 
-__all__ = ["crop", "cut", "lower_input_grad", "lower_weight_grad", "runtime_transposed_pads"]
+__all__ = ["crop", "cut", "known_sizes", "lower_input_grad", "lower_weight_grad", "runtime_transposed_pads"]
 
 _END = 2**62  # as an end of a slice: to the last element
 
@@ -36,19 +36,19 @@ def _rank_of(attrs: Mapping[str, Any], *values: Value) -> int:
     return rank
 
 
-def _numbers(dims: Sequence[Any] | None, rank: int) -> tuple[int, ...] | None:
+def known_sizes(dims: Sequence[Any] | None, rank: int) -> tuple[int, ...] | None:
     """The spatial dimensions of a shape where all of them are known."""
     known = tuple(d for d in (dims or ())[2:] if isinstance(d, int))
     return known if len(known) == rank else None
 
 
 def _kernel(attrs: Mapping[str, Any], dims: Sequence[Any] | None, rank: int) -> tuple[int, ...] | None:
-    return tuple(attrs["kernel_shape"]) if attrs.get("kernel_shape") else _numbers(dims, rank)
+    return tuple(attrs["kernel_shape"]) if attrs.get("kernel_shape") else known_sizes(dims, rank)
 
 
 def _spatial(b: Builder, shape: Value, rank: int) -> Value:
     """The spatial part of a shape that is a value."""
-    dims = _numbers(shape.contents, rank)
+    dims = known_sizes(shape.contents, rank)
     return b.ints(dims) if dims is not None else b.op("Slice", shape, b.ints([2]), b.ints([rank + 2]), b.ints([0]))
 
 
@@ -104,7 +104,7 @@ def lower_input_grad(b: Builder, dy: Value, w: Value, x_shape: Value, attrs: Map
     rank = _rank_of(attrs, dy, w)
     strides = per_axis(attrs, "strides", rank, 1)
     shared = {name: attrs[name] for name in ("dilations", "group", "strides") if name in attrs}
-    sizes, kernel = _numbers(x_shape.contents, rank), _kernel(attrs, w.shape, rank)
+    sizes, kernel = known_sizes(x_shape.contents, rank), _kernel(attrs, w.shape, rank)
     if sizes is not None and kernel is not None:
         windows = windows_of(attrs, sizes, kernel)
         pads = (*windows.begins, *(max(tail, 0) for tail in windows.tails))
@@ -151,7 +151,7 @@ def lower_weight_grad(b: Builder, x: Value, dy: Value, w_shape: Value, attrs: Ma
     rank = _rank_of(attrs, x, dy)
     strides, dilations = per_axis(attrs, "strides", rank, 1), per_axis(attrs, "dilations", rank, 1)
     kernel = _kernel(attrs, w_shape.contents, rank)
-    sizes, pairs = _numbers(x.shape, rank), explicit_pads(attrs, rank)
+    sizes, pairs = known_sizes(x.shape, rank), explicit_pads(attrs, rank)
     exact = set(strides) == {1}
     if sizes is not None and kernel is not None:
         windows = windows_of(attrs, sizes, kernel)
@@ -185,7 +185,7 @@ def _groups_as_batch(b: Builder, x: Value, group: int, rank: int) -> Value:
     """Images [N, group * C, ...] as [C, group * N, ...]."""
 
     def target(*front: int) -> Value:
-        sizes = _numbers(x.shape, rank)
+        sizes = known_sizes(x.shape, rank)
         if sizes is not None:
             return b.ints([*front, *sizes])
         return b.op("Concat", b.ints(front), b.op("Shape", x, start=2), axis=0)
@@ -200,7 +200,7 @@ def runtime_transposed_pads(b: Builder, node: Node, dy: Value, rank: int) -> Val
     The padding that the node takes off is put back. It follows from sizes that are not known yet.
     """
     x, w = node.operand(0), node.operand(1)
-    kernel, sizes = _kernel(node.attrs, w.shape, rank), _numbers(dy.shape, rank)
+    kernel, sizes = _kernel(node.attrs, w.shape, rank), known_sizes(dy.shape, rank)
     with b:
         whole = (b.op("Shape", x, start=2) - 1) * b.ints(per_axis(node.attrs, "strides", rank, 1))
         whole = whole + _extents(b, node.attrs, kernel or b.op("Shape", w, start=2), rank)

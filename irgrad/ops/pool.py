@@ -17,7 +17,7 @@ from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops.channels import rank_of
-from irgrad.ops.conv_lowering import cut, lower_input_grad
+from irgrad.ops.conv_lowering import cut, known_sizes, lower_input_grad
 from irgrad.ops.pool_kernels import divisors, max_pool, max_pool_with_indices, spread, sum_pool
 from irgrad.ops.reduce import element_count
 from irgrad.ops.windows import Windows, count_dims, explicit_pads, per_axis, shape_operand, windows_of
@@ -220,9 +220,9 @@ def _(b: Builder, node: Node) -> Value:
     """Each plane as an image of one channel, in the adjoint of a convolution with ones."""
     dy, shape, kernel = node.operand(0), node.operand(1), node.attr("kernel_shape")
     share = dy / _window_sizes(b, node, shape, dy, include_padding=bool(node.attr("count_include_pad")))
-    counts = dy.tensor_type.static_shape
+    counts = known_sizes(dy.shape, len(kernel))
     if counts is not None:
-        planes = b.ints([-1, 1, *counts[2:]])
+        planes = b.ints([-1, 1, *counts])
     else:
         planes = b.op("Concat", b.ints([-1, 1]), b.op("Shape", dy, start=2), axis=0)
     ones = b.constant(np.ones((1, 1, *kernel), dy.dtype))
@@ -240,8 +240,8 @@ def _window_sizes(b: Builder, node: Node, x_shape: Value, y: Value, *, include_p
         include_padding: count positions in the padding too.
     """
     attrs, rank = _geometry(node), len(node.attr("kernel_shape"))
-    sizes = [d for d in (x_shape.contents or ())[2:] if isinstance(d, int)]
-    if len(sizes) == rank:
+    sizes = known_sizes(x_shape.contents, rank)
+    if sizes is not None:
         return b.constant(divisors(_windows(attrs, sizes), include_padding, y.dtype), y.dtype)
     pads = explicit_pads(attrs, rank)
     if include_padding and (pads is None or not attrs.get("ceil_mode")):

@@ -95,6 +95,9 @@ def _reduction(compute: Callable[..., Any]) -> Kernel:
 
 
 def _sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any = None) -> Any:
+    if not axes:
+        # numpy would add each element to 0, which turns −0 into 0.
+        return deliver(x.astype(accumulation_dtype(x.dtype), copy=False), out)
     return np.add.reduce(x, axes, accumulation_dtype(x.dtype), out=out, keepdims=keepdims)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import Call, OpTable
-from irgrad.ops.conv_lowering import cut
+from irgrad.ops.conv_lowering import cut, known_sizes
 from irgrad.ops.windows import explicit_pads, image_dims, per_axis, shape_operand
 from irgrad.runtime.kernels import deliver
 from irgrad.types import Type
@@ -78,10 +78,9 @@ def _unpooled_sizes(b: Builder, node: Node) -> Value:
     """The spatial sizes that the indices of a MaxUnpool refer to."""
     x, kernel = node.operand(0), node.attr("kernel_shape")
     rank = len(kernel)
-    if x.shape is not None:
-        sizes = [d for d in image_dims(node.attrs, x.shape[2:], kernel) if isinstance(d, int)]
-        if len(sizes) == rank:
-            return b.ints(sizes)
+    counts = known_sizes(x.shape, rank)
+    if counts is not None:
+        return b.ints([int(d) for d in image_dims(node.attrs, counts, kernel) if d is not None])
     pads = explicit_pads(node.attrs, rank) or ((0, 0),) * rank
     rest = [k - begin - end for k, (begin, end) in zip(kernel, pads, strict=True)]
     return (b.op("Shape", x, start=2) - 1) * b.ints(per_axis(node.attrs, "strides", rank, 1)) + b.ints(rest)

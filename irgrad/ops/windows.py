@@ -85,11 +85,6 @@ class Windows:
         """Whether window o reads position o and nothing else."""
         return set(self.kernel) <= {1} and set(self.strides) <= {1} and not any(self.begins) and self.counts == self.size
 
-    @property
-    def overlap(self) -> bool:
-        """Whether two windows may read the same position."""
-        return any(s < extent and k > 0 for s, extent, k in zip(self.strides, self.extents, self.kernel, strict=True))
-
     def rows(self, start: int, stop: int) -> Windows:
         """The windows start..stop-1 of the first axis (and all of the others)."""
         return replace(
@@ -169,7 +164,9 @@ def windows_of(attrs: Mapping[str, Any], size: Sequence[int], kernel: Sequence[i
     """The windows of a Conv or a pooling over an image.
 
     With ceil_mode the last window may reach past the padding, but it starts in the image or in the padding before it.
-    Under auto_pad=VALID ceil_mode changes nothing: so says the specification's formula (onnxruntime rounds up there).
+    Under auto_pad=VALID ceil_mode changes nothing: so says the specification's formula (onnxruntime rounds up there). The
+    padding of auto_pad=SAME_* is 0 where a window is smaller than a stride, as in onnx.reference's Conv (onnxruntime lets
+    windows start inside the image there).
 
     Args:
         attrs: strides, dilations, pads, auto_pad and ceil_mode, as far as they are given.

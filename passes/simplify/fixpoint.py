@@ -21,7 +21,8 @@ __all__ = ["Simplify"]
 class Simplify(Pass):
     """Fold constants, bring nodes into canonical form, merge common subexpressions and remove dead nodes.
 
-    No result changes by a single bit. Names of inputs, parameters and outputs stay, and so do values that have a gradient.
+    No result changes by a single bit. Names of inputs and outputs stay, and so do values that have a gradient; parameters
+    that nothing reads go away.
 
     Attributes:
         limit: see `Fold`.

@@ -10,6 +10,10 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from irgrad.frontend import load
+from irgrad.graph import Graph
+from irgrad.runtime import compile
+
 node = helper.make_node
 
 
@@ -111,3 +115,18 @@ def saved(made: ModelProto, folder: Path, name: str = "model.onnx") -> Path:
     path = folder / name
     path.write_bytes(made.SerializeToString())
     return path
+
+
+FLAG = scalar("flag", TensorProto.BOOL)
+
+
+def branches(then: list[onnx.NodeProto], other: list[onnx.NodeProto]) -> dict[str, onnx.GraphProto]:
+    """The branches of an If that return their value "r"."""
+    untyped = [onnx.ValueInfoProto(name="r")]
+    return {"then_branch": graph(then, [], untyped, name="yes"), "else_branch": graph(other, [], untyped, name="no")}
+
+
+def run(made: Any, *feeds: Any) -> list[Any]:
+    """The outputs of a model for its inputs in order."""
+    read = made if isinstance(made, Graph) else load(made)
+    return list(compile(read)(dict(zip(read.inputs, feeds, strict=True))).values())

@@ -104,6 +104,7 @@ EINSUM = [
     einsum("i,j->ji", (3,), (4,)),
     einsum("ij,ij->ij", (3, 4), (3, 4)),
     einsum(",ij->ij", (), (3, 4), id="scalar"),
+    einsum(",i,,i->", (), (3,), (), (3,), id="scalars"),
     einsum("ij,kl->ik", (2, 3), (3, 2), id="summed_alone"),
     einsum("ij,jk,kl->il", (2, 3), (3, 4), (4, 2)),
     einsum("i,ij,j->", (3,), (3, 4), (4,)),

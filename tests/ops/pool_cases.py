@@ -2,8 +2,8 @@
 
 The oracle goes through the windows one by one, since onnx.reference is slow and wrong in many places: MaxPool drops NaN,
 gives Indices of another image where the kernel is not as large as the output, takes pads in the wrong order, and rounds
-SAME_LOWER down; LpPool weighs the padding; GlobalMaxPool pools over the wrong axes unless there are two; AveragePool has no
-ceil_mode with auto_pad.
+SAME_LOWER down; LpPool scales up the windows that ceil_mode cuts short; GlobalMaxPool pools over the wrong axes unless there
+are two; AveragePool has no ceil_mode with auto_pad.
 """
 
 from __future__ import annotations
