@@ -61,6 +61,13 @@ class GradientCheck:
     def ok(self) -> bool:
         return bool(self.conclusive and self.error <= self.rtol)
 
+    def __str__(self) -> str:
+        word = "agrees" if self.ok else "DISAGREES" if self.conclusive else "cannot be judged (kinks or roundoff in the way)"
+        return (
+            f"{word}; analytic {self.analytic:.9g}, finite differences {self.numeric:.9g} ± {self.uncertainty:.1g}, "
+            f"relative error {self.error:.1e}"
+        )
+
 
 def check_grads(
     graph: Graph,
@@ -97,11 +104,7 @@ def check_grads(
         result = checker.check(generator)
         results.append(result)
         if not result.ok:
-            verdict = "disagrees with" if result.conclusive else "cannot be judged by"
-            raise AdjointError(
-                f"the gradient {verdict} finite differences: analytic {result.analytic:.12g}, numeric "
-                f"{result.numeric:.12g} ± {result.uncertainty:.2g}, relative error {result.error:.3g} (tolerance {rtol:g})"
-            )
+            raise AdjointError(f"the gradient against finite differences (tolerance {rtol:g}): {result}")
     return results
 
 

@@ -210,7 +210,7 @@ def _range(call: Call) -> Shape:
 
 def _sliced(dim: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     """What is left of an axis of size `dim`."""
-    if not isinstance(step, int) or step == 0:
+    if not isinstance(step, int):
         return None
     if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int):
         return len(slice_range(start, end, step, dim))
@@ -233,6 +233,8 @@ def _slice(call: Call) -> Shape:
     steps = call.contents.get(4) if call.has(4) else (1,) * len(starts)
     if axes is None or steps is None:
         return None
+    if 0 in steps:
+        raise TypeInferenceError(f"a Slice of {call.tensor(0)} has a step of 0")
     for operand in (2, 3, 4):
         _expect_length(call, operand, len(starts))
     dims = list(source)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from irgrad.builder import Builder
-from irgrad.errors import IrgradError, PassError
+from irgrad.errors import IrgradError, PassError, TypeInferenceError
 from irgrad.graph import Graph, Node, Operand, Value
 from irgrad.op import Op
 from irgrad.pattern import Match, Rule
@@ -51,7 +51,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule], *, explain: bool = False, limit
     A root is replaced by what the rule emits: at its place in the program order, with its role and origin. The new node
     takes over the root's name and its results those of the root's outputs; a value that was there before keeps its own name
     instead. A value that `graph.gradients` names keeps existing under its name. Nodes inside the pattern that lose their
-    last use go away. After that only the nodes are looked at again that the change can matter to, so that the cost grows
+    last use go away. Where the replacement has no type, the rule counts as one that does not fit. After that only the nodes are looked at again that the change can matter to, so that the cost grows
     with the size of the graph and the number of changes.
 
     Args:
@@ -141,8 +141,7 @@ class _Rewriter:
             reasons: list[str] | None = None if self._misses is None else []
             try:
                 match = rule.match(node, reasons)
-                if match is not None:
-                    self._apply(rule, match)
+                if match is not None and self._apply(rule, match, reasons):
                     return True
             except Exception as error:
                 told = str(error) if isinstance(error, IrgradError) else f"{type(error).__name__} ({error})"
@@ -151,10 +150,19 @@ class _Rewriter:
                 self._misses[rule.name, node.name] = "; ".join(dict.fromkeys(reasons))
         return False
 
-    def _apply(self, rule: Rule, match: Match) -> None:
+    def _apply(self, rule: Rule, match: Match, reasons: list[str] | None) -> bool:
         root, b = match.root, self._builder
         b.role, b.origin, b.near, b.made = root.role, root.origin, root, []
-        pairs = _pairs(root, rule.emit(b, match))
+        constants = len(self.graph.constants)
+        try:
+            results = rule.emit(b, match)
+        except TypeInferenceError as error:
+            # What is known of a graph that cannot run (a branch that is never taken) may contradict itself.
+            self._take_back(constants)
+            if reasons is not None:
+                reasons.append(f"its replacement has no type: {error}")
+            return False
+        pairs = _pairs(root, results)
         affected: dict[Node, None] = dict.fromkeys(b.made)
         for old, new in pairs:
             affected.update(dict.fromkeys(old.users))
@@ -173,6 +181,14 @@ class _Rewriter:
             if _is_present(made) and _is_unused(made) and not any(map(is_named, made.outputs)):
                 self._erase(made, affected)
         self._reconsider(affected)
+        return True
+
+    def _take_back(self, constants: int) -> None:
+        """Erase the nodes that a replacement has made so far, and the constants after so many."""
+        for node in reversed(self._builder.made):
+            self.graph.erase(node)
+        for value in list(self.graph.constants)[constants:]:
+            self.graph.erase(value)
 
     def _erase(self, node: Node, affected: dict[Node, None]) -> None:
         """Erase a node, and then those before it that nothing uses any more."""

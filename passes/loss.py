@@ -93,9 +93,9 @@ class Loss(Pass):
     def requires(self, graph: Graph) -> None:
         if self.kind not in LOSSES:
             raise PassError(f"there is no loss {self.kind!r}; there are: {', '.join(LOSSES)}")
-        taken = [name for name in (self.target,) if graph.has_value(name)] + [n for n in (self.result,) if n in graph.outputs]
-        if taken:
-            raise PassError(f"the name {taken[0]!r}, which the loss needs, is taken; choose another (target=, result=)")
+        for name, taken in ((self.target, graph.has_value(self.target)), (self.result, self.result in graph.outputs)):
+            if taken:
+                raise PassError(f"the name {name!r}, which the loss needs, is taken; choose another (target=, result=)")
         outputs = resolve_outputs(graph, None if self.output is None else [self.output])
         if len(outputs) != 1:
             raise PassError(f"the loss is of one output, but there are {', '.join(outputs)}; name one (output=)")

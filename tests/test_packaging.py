@@ -84,6 +84,9 @@ def modules() -> list[tuple[str, Path]]:
     return sorted(set(found))
 
 
+MODULES = {f"irgrad.{name.removesuffix('.__init__')}" for name, _ in modules()}
+
+
 def imports(path: Path) -> list[str]:
     """The irgrad modules that a file imports when it is imported or run; imports for type checking only do not count."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -98,10 +101,10 @@ def imports(path: Path) -> list[str]:
         if id(node) in skipped:
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "irgrad":
-            if node.module == "irgrad":
-                found += [f"irgrad.{alias.name}" for alias in node.names]
-            else:
-                found.append(node.module)
+            for alias in node.names:
+                # "from package import module" imports the module, not what the package's __init__ holds.
+                inner = f"{node.module}.{alias.name}"
+                found.append(inner if inner in MODULES else node.module)
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] == "irgrad"]
     return found
@@ -122,7 +125,7 @@ def test_there_are_no_circles() -> None:
     for start in graph:
         stack, open_now = [(start, iter(graph.get(start, ())))], [start]
         while stack:
-            name, rest = stack[-1]
+            rest = stack[-1][1]
             following = next(rest, None)
             if following is None:
                 stack.pop()

@@ -30,11 +30,7 @@ __all__ = [
 ]
 
 _FIRST_WITH_IMPORTS = 3  # the IR version since which models say which opsets they are written in
-_NEWEST = {
-    "": OPSET,
-    "ai.onnx.ml": helper.VERSION_TABLE[-1][3],
-    "ai.onnx.preview.training": helper.VERSION_TABLE[-1][4],
-}
+_NEWEST = {"": OPSET, **dict(zip(("ai.onnx.ml", "ai.onnx.preview.training"), helper.VERSION_TABLE[-1][3:], strict=False))}
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ def command(model: Path | None, example: str | None, text: bool, rows: int) -> N
         click.echo(str(graph))
         return
     show(f"{label}: graph {graph.name!r}, {len(graph)} nodes")
-    for key, value in graph.metadata.items():
-        show(f"{key}: {value if len(value) < 200 else value[:200] + '...'}")
+    for key, told in graph.metadata.items():
+        show(f"{key}: {told if len(told) < 200 else told[:200] + '...'}")
     signature = table("", "name", "type")
     for name, value in graph.inputs.items():
         signature.add_row("input", name, str(value.type))

@@ -34,7 +34,8 @@ class LowerGradientOp(Pass):
             # A node has to wait for the one that makes its y.
             ready = [n for n in waiting if not _depends_on(graph.value(n.attr("y")), set(waiting))]
             if not ready:
-                raise AdjointError(f"the Gradient nodes {', '.join(repr(n.name) for n in waiting)} need each other's results")
+                names = ", ".join(repr(n.name) for n in waiting)
+                raise AdjointError(f"the Gradient nodes {names} need each other's results")
             for node in ready:
                 _lower(graph, node)
             waiting = [node for node in waiting if node not in ready]
@@ -84,7 +85,8 @@ def _at_other_values(graph: Graph, node: Node, y: Value, moved: Mapping[Value, V
     """A copy of the computation of `y` in which the named tensors have the values that the node was given."""
     mapped: dict[Value, Value] = dict(moved)
     for step in graph.nodes():
-        if step is node or not any(v in mapped for v in step.inputs if v is not None) or any(v in moved for v in step.outputs):
+        reads_moved = any(v in mapped for v in step.inputs if v is not None)
+        if step is node or not reads_moved or any(v in moved for v in step.outputs):
             continue
         operands = [None if v is None else mapped.get(v, v) for v in step.inputs]
         b = Builder(graph, role=step.role, origin=step.origin)

@@ -136,7 +136,7 @@ def test_no_bit_changes(graph: Graph, arrays: dict[str, np.ndarray]) -> None:
         assert list(result.inputs) == list(graph.inputs)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(graphs())
 def test_again_changes_nothing(graph: Graph) -> None:
     for pass_ in PASSES:
