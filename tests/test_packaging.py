@@ -68,6 +68,7 @@ LAYERS = [
     ["builtin", "gradcheck", "coverage", "plausible"],
     ["api"],
     ["cli"],
+    ["__main__"],
 ]
 """Lowest first. A module may import what stands below it and, in a package, its own neighbours; not upward."""
 

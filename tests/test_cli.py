@@ -1,0 +1,170 @@
+"""The command line as a user meets it: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from irgrad.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """y = tanh(x @ w), with an input named "file", which must not trip anything up."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["file", "w"], ["h"]),
+            helper.make_node("Tanh", ["h"], ["y"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("file", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(3, 2) / 10, "w")],
+    )
+    path = tmp_path / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], producer_name="tester"), path)
+    return path
+
+
+def run(*arguments: str | Path) -> int:
+    """The exit code of the command."""
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_grad_prints_saves_and_checks(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.ones((4, 3), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    saved = tmp_path / "out.npz"
+    arguments = ("grad", model, "--wrt", "w,file", "--loss", "mse", "--feed", f"file={tmp_path / 'x.npy'}", "--save", saved)
+    assert run(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "agrees; analytic" in printed
+    assert "gradient of loss" in printed
+    assert "random feeds (seed 0) for target [4, 2]" in printed
+    results = np.load(saved)
+    assert sorted(results) == ["file_grad", "loss", "w_grad", "y"]
+    assert results["w_grad"].shape == (3, 2)
+    assert not [p for p in tmp_path.iterdir() if p.name.endswith(".part")]
+
+
+def test_grad_of_an_output_that_is_no_scalar(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("grad", model, "--dim", "N=5") == 0
+    printed = capsys.readouterr().out
+    assert "gradient of sum(c * y) with random c" in printed
+    assert "file [5, 3]" in printed
+
+
+def test_grad_on_a_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("grad", "--example", "squeezenet", "--wrt", "inputs") == 0
+    printed = capsys.readouterr().out
+    assert "random weights (seed 0) in place of the model's own" in printed
+    assert "agrees; analytic" in printed
+
+
+def test_inspect(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("inspect", model) == 0
+    printed = capsys.readouterr().out
+    for expected in ("producer: tester", "f32[N,3]", "1 parameters, 6 elements", "MatMul", "every operation has a gradient"):
+        assert expected in printed
+    assert run("inspect", model, "--text") == 0
+    assert "%y: f32[N,2] = Tanh(%h)" in capsys.readouterr().out
+
+
+def test_inspect_names_what_has_no_gradient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Odd", ["x"], ["y"], domain="custom")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    imports = [helper.make_opsetid("", 13), helper.make_opsetid("custom", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "odd.onnx")
+    assert run("inspect", tmp_path / "odd.onnx") == 0
+    assert "without a gradient: custom.Odd" in capsys.readouterr().out
+    assert run("grad", tmp_path / "odd.onnx", "--wrt", "inputs") == 2
+    assert "custom.Odd" in capsys.readouterr().err
+
+
+def test_check(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", model) == 0
+    printed = capsys.readouterr().out
+    assert "the graph is sound" in printed
+    assert printed.count("agrees; analytic") == 3
+
+
+def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ops", "conv", "Floor") == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1].split() == ["Conv", "numpy", "rule"]
+    assert printed.splitlines()[2].split() == ["Floor", "numpy", "zero"]
+    assert run("ops") == 0
+    assert "gradient: " in capsys.readouterr().out
+
+
+def test_opt_prints_after_each_pass(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("opt", model, "-p", "vjp{wrt=inputs},simplify", "--print-after-all", "--time-passes", "--count-nodes") == 0
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("graph small opset 28 {") == 2
+    assert "file_grad" in printed.out + printed.err
+
+
+MISTAKES = {
+    "no such file": (["grad", "missing.onnx"], "there is no file 'missing.onnx'"),
+    "no model": (["grad"], "name one model"),
+    "no such example": (["grad", "--example", "resnet51"], "there is no bundled model 'resnet51'"),
+    "no such name": (["grad", "{model}", "--wrt", "ww"], "did you mean 'w'"),
+    "no such feed": (["grad", "{model}", "--feed", "z=z.npy"], "'z' is no input of the model"),
+    "no such array": (["grad", "{model}", "--feed", "file=z.npy"], "'z.npy' cannot be read"),
+    "no folder to save to": (["grad", "{model}", "--no-check", "--save", "nowhere/out.npz"], "cannot be written"),
+    "no such pass": (["opt", "{model}", "-p", "simplfy"], "simplify"),
+    "no such operation": (["ops", "Convv"], "there is no operation convv"),
+    "an integer by name": (["grad", "{model}", "--dim", "N=two"], "--dim takes NAME=SIZE"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_get_one_sentence(
+    mistake: str, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    arguments, expected = MISTAKES[mistake]
+    assert run(*[a.replace("{model}", model.name) for a in arguments]) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err
+    assert "Traceback" not in printed.err
+    assert len(printed.err.strip().splitlines()) == (4 if mistake == "no such operation" else 1)
+
+
+def test_a_broken_file_through_the_real_command(model: Path) -> None:
+    model.write_bytes(model.read_bytes()[:-20])
+    done = subprocess.run(
+        [sys.executable, "-m", "irgrad", "grad", str(model)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=model.parent,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("irgrad: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("check", "grad", "inspect", "ops", "opt"):
+        assert run(command, "--help") == 0
+        assert "Example" in capsys.readouterr().out
