@@ -33,7 +33,8 @@ def load(source: Any, frontend: str | None = None, **options: Any) -> Graph:
 
     Args:
         source: a path, bytes, a ModelProto, or whatever else an installed frontend accepts.
-        frontend: the name of the frontend to use; by default the first, by name, that accepts the source.
+        frontend: the name of the frontend to use; by default the first that accepts the source: those of plugins are asked
+            before irgrad's own, which take nearly any file, and otherwise by name.
         options: what that frontend takes.
 
     Raises:
@@ -44,7 +45,7 @@ def load(source: Any, frontend: str | None = None, **options: Any) -> Graph:
         graph = registry.get("frontends", frontend).load(source, **options)
         assert isinstance(graph, Graph)
         return graph
-    names = registry.names("frontends")
+    names = sorted(registry.names("frontends"), key=lambda name: (registry.provider("frontends", name) == "irgrad", name))
     for name in names:
         candidate = registry.get("frontends", name)
         if candidate.accepts(source):

@@ -201,13 +201,6 @@ def _tile(call: Call) -> Shape:
     return tuple(map(multiply_dims, source, repeats))
 
 
-def _range(call: Call) -> Shape:
-    start, limit, delta = (call.contents.get(k) for k in range(3))
-    if start == (0,) and delta == (1,) and limit is not None:
-        return limit
-    return None
-
-
 def _sliced(dim: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     """What is left of an axis of size `dim`."""
     if not isinstance(step, int):
@@ -327,7 +320,6 @@ _REFINE: dict[str, Callable[[Call], Shape | list[Shape]]] = {
     "Flatten": _flatten,
     "GatherElements": _gather_elements,
     "Pad": _pad,
-    "Range": _range,
     "Reshape": _reshape,
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,

@@ -51,8 +51,10 @@ def rewrite(graph: Graph, rules: Sequence[Rule], *, explain: bool = False, limit
     A root is replaced by what the rule emits: at its place in the program order, with its role and origin. The new node
     takes over the root's name and its results those of the root's outputs; a value that was there before keeps its own name
     instead. A value that `graph.gradients` names keeps existing under its name. Nodes inside the pattern that lose their
-    last use go away. Where the replacement has no type, the rule counts as one that does not fit. After that only the nodes are looked at again that the change can matter to, so that the cost grows
-    with the size of the graph and the number of changes.
+    last use go away. Where a replacement has no type, the rule counts as one that does not fit.
+
+    After a change only those nodes are looked at again to which it can matter, so that the cost grows with the size of the
+    graph and the number of changes.
 
     Args:
         graph: changed in place.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import irgrad as ig
 from irgrad.frontend import load
 from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.runtime import compile
@@ -47,3 +48,13 @@ def test_export(file: Path) -> None:
     assert_close(results[OUTPUT], logits, OUTPUT)
     for name, gradient in gradients.items():
         assert_close(results[graph.gradients[name]], gradient, name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_joint_graph_of_an_export_is_sound_and_round_trips(file: Path) -> None:
+    graph = ig.load(file)
+    joint = ig.vjp(graph, "parameters")
+    ig.verify(joint, types=True)
+    for source in (graph, joint):
+        again = ig.parse_text(ig.to_text(source), {value.name: array for value, array in source.constants.items()})
+        assert ig.graphs_equal(source, again) is None

@@ -14,6 +14,7 @@ from irgrad.builder import Builder
 from irgrad.contents import slice_range
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Graph, Value
+from irgrad.runtime import compile
 from irgrad.types import Dim, Shape, TensorType
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -167,6 +168,13 @@ def test_what_is_made_of_sizes(b: Bench) -> None:
     assert b.op("Range", 2, b.size(x, 1), 1).shape == (None,)
 
 
+def test_ranges_of_floats_have_as_many_elements_as_they_are_given_types_for(b: Bench) -> None:
+    bounds = [np.array(bound, np.float32) for bound in (0.6824977, 0.18249767, -0.1)]  # onnx's inference says 5
+    found = b.op("Range", *bounds)
+    b.graph.set_outputs({"y": found})
+    assert found.shape == compile(b.graph)({})["y"].shape == (6,)
+
+
 # --- contents ---------------------------------------------------------------------------------------------------------
 
 N: Dim = "N"
@@ -284,6 +292,8 @@ WRONG: list[tuple[str, list[Shape], list[Any], dict[str, Any]]] = [
     ("GatherND", [("N", 4)], [[[0, 1, 2]]], {}),
     ("TopK", [("N", 4)], [[9]], {"outputs": 2}),
     ("Trilu", [("N",)], [], {}),
+    ("Range", [], [0, 3, 0], {}),
+    ("Range", [], [0, 3, 0.5], {}),
 ]
 
 

@@ -18,11 +18,11 @@ from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
 from irgrad.ops.channels import sum_per_channel
 from irgrad.ops.conv_kernels import convolve, image_adjoint, weight_adjoint
 from irgrad.ops.conv_lowering import crop, lower_input_grad, lower_weight_grad, runtime_transposed_pads
+from irgrad.ops.dims import shape_operand
 from irgrad.ops.windows import (
     count_dims,
     image_dims,
     per_axis,
-    shape_operand,
     spatial_rank,
     transposed_pads,
     transposed_windows,

@@ -1,4 +1,4 @@
-"""Sizes in adjoint rules and lowerings: numbers where they are known, one-element int64 values where they are computed."""
+"""Sizes in rules and lowerings: numbers where they are known, one-element int64 values where they are computed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from irgrad.builder import Builder
 from irgrad.graph import Value
+from irgrad.op import Call
 from irgrad.types import Shape
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "product_of",
     "reshape_to",
     "same_shape",
+    "shape_operand",
     "shaped_like",
 ]
 
@@ -90,3 +92,11 @@ def int_contents(value: Value | None) -> tuple[int, ...] | None:
         return None
     known = tuple(d for d in value.contents if isinstance(d, int))
     return known if len(known) == len(value.contents) else None
+
+
+def shape_operand(call: Call, index: int) -> Shape:
+    """The shape that a one-dimensional integer operand holds, as far as it is known."""
+    contents, length = call.contents.get(index), call.tensor(index).static_shape
+    if contents is not None:
+        return tuple(None if isinstance(d, int) and d < 0 else d for d in contents)
+    return None if length is None else (None,) * length[0]

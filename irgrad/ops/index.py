@@ -12,8 +12,7 @@ from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
 from irgrad.ops.accumulate import accumulate_rows, in_range
 from irgrad.ops.channels import rank_of
-from irgrad.ops.dims import count_of, dim_of, join_sizes, product_of, reshape_to
-from irgrad.ops.windows import shape_operand
+from irgrad.ops.dims import count_of, dim_of, join_sizes, product_of, reshape_to, shape_operand
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Type
 

@@ -11,9 +11,8 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
 from irgrad.ops.accumulate import accumulate_rows
-from irgrad.ops.dims import int_contents, shaped_like
+from irgrad.ops.dims import int_contents, shape_operand, shaped_like
 from irgrad.ops.positions import scatter_by_position
-from irgrad.ops.windows import shape_operand
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Type
 
@@ -76,7 +75,7 @@ def _pad(
     if mode == "constant":
         shape = tuple(size + before + behind for size, (before, behind) in zip(x.shape, widths, strict=True))
         result = np.empty(shape, x.dtype) if out is None else out
-        result.fill(0 if value is None else value.reshape(()))
+        result.fill(("" if x.dtype == object else 0) if value is None else value.reshape(()))
         source, target = [], []
         for size, have, (before, _) in zip(shape, x.shape, widths, strict=True):
             first, last = max(before, 0), min(have + before, size)
@@ -149,8 +148,9 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
     if b.needs(x):
         dx = _unpadded(b, node, dy)
     if value is not None and b.needs(value) and node.attr("mode") == "constant":
-        padding = b.op("Pad", b.zeros_like(node.operand(0)), pads, b.scalar(1, dy), axes)
-        dvalue = shaped_like(b, b.reduce_sum(dy * padding, None), value)
+        inside = b.op("ConstantOfShape", b.shape_of(node.operand(0)), value=np.array([False]))
+        padding = b.op("Pad", inside, pads, np.array(True), axes)
+        dvalue = shaped_like(b, b.reduce_sum(b.op("Where", padding, dy, b.scalar(0, dy)), None), value)
     return [dx, None, dvalue][: len(node.inputs)]
 
 

@@ -18,9 +18,10 @@ from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops.channels import rank_of
 from irgrad.ops.conv_lowering import cut, known_sizes, lower_input_grad
+from irgrad.ops.dims import shape_operand
 from irgrad.ops.pool_kernels import divisors, max_pool, max_pool_with_indices, spread, sum_pool
 from irgrad.ops.reduce import element_count
-from irgrad.ops.windows import Windows, count_dims, explicit_pads, per_axis, shape_operand, windows_of
+from irgrad.ops.windows import Windows, count_dims, explicit_pads, per_axis, windows_of
 from irgrad.runtime.kernels import accumulation_dtype, deliver, widened
 from irgrad.types import TensorType, Type
 

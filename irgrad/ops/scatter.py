@@ -1,8 +1,8 @@
-"""Putting elements at places told by integer indices: ScatterElements and ScatterND.
+"""Putting elements at places told by integer indices: ScatterElements, ScatterND and TensorScatter.
 
-The two differ only in how indices tell places; `_Places` hides that. Where an index comes twice and ``reduction="none"``,
-the specification leaves the result open: here the later update wins (in the order of the updates' elements), and only the
-one that wins gets a gradient.
+The first two differ only in how indices tell places, which `_Places` hides. Where an index comes twice and the reduction is
+"none", the specification leaves the result open: here the later update wins (in the order of the updates' elements), and
+only the one that wins gets a gradient.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import OpTable
-from irgrad.ops.accumulate import accumulate_rows
-from irgrad.ops.dims import count_of, join_sizes
+from irgrad.ops.accumulate import accumulate_rows, in_range
+from irgrad.ops.channels import rank_of
+from irgrad.ops.dims import count_of, dim_of, join_sizes
 from irgrad.ops.index import element_index, nd_index
 from irgrad.ops.positions import positions
 from irgrad.runtime.kernels import accumulation_dtype, deliver
@@ -204,12 +205,12 @@ def _product_of_others(places: _Places, b: Builder, updates: Value) -> Value:
 def _of_extreme(places: _Places, b: AdjointBuilder, node: Node, dy: Value) -> _Pair:
     """All candidates of a place that are equal to the result share its cotangent equally."""
     data, updates, y = node.operand(0), node.operand(2), node.outputs[0]
-    kept = b.cast(b.op("Equal", data, y), dy.dtype)
-    hit = b.cast(b.op("Equal", updates, places.pick(y)), dy.dtype)
-    share = dy / places.put(kept, hit, "add")
+    kept, hit = b.op("Equal", data, y), b.op("Equal", updates, places.pick(y))
+    share = dy / places.put(b.cast(kept, dy.dtype), b.cast(hit, dy.dtype), "add")
+    zero = b.scalar(0, dy)
     return (
-        share * kept if b.needs(data) else None,
-        places.pick(share) * hit if b.needs(updates) else None,
+        b.op("Where", kept, share, zero) if b.needs(data) else None,
+        b.op("Where", hit, places.pick(share), zero) if b.needs(updates) else None,
     )
 
 
@@ -220,3 +221,57 @@ _ADJOINTS: dict[str, Callable[[_Places, AdjointBuilder, Node, Value], _Pair]] = 
     "min": _of_extreme,
     "max": _of_extreme,
 }
+
+
+# --- TensorScatter ----------------------------------------------------------------------------------------------------
+
+tensor_scatter = ops.define("TensorScatter")
+
+
+@tensor_scatter.kernel
+def _tensor_scatter(
+    cache: np.ndarray,
+    update: np.ndarray,
+    starts: np.ndarray | None = None,
+    *,
+    mode: str = "linear",
+    axis: int = -2,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    batch, length, size = len(cache), update.shape[axis], cache.shape[axis]
+    places = np.arange(length) + (np.zeros((batch, 1), np.intp) if starts is None else starts[:, None])
+    if mode == "circular":
+        places %= size
+    result = deliver(cache.copy() if out is None else cache, out)
+    target = np.moveaxis(result, axis, 1)
+    target[np.arange(batch)[:, None], in_range(places, size)] = np.moveaxis(update, axis, 1)
+    return result
+
+
+@tensor_scatter.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
+    """No place is written twice: the sequence of updates is not longer than the cache."""
+    cache, update = node.operand(0), node.operand(1)
+    axis, places = node.attr("axis"), _cache_places(b, node)
+    dcache = dupdate = None
+    if b.needs(cache):
+        dcache = b.op("ScatterElements", dy, places, b.zeros_like(update), axis=axis)
+    if b.needs(update):
+        dupdate = b.op("GatherElements", dy, places, axis=axis)
+    return [dcache, dupdate, None][: len(node.inputs)]
+
+
+def _cache_places(b: Builder, node: Node) -> Value:
+    """Where along the axis each element of the update of a TensorScatter goes, in the shape of the update."""
+    cache, update, starts = node.operand(0), node.operand(1), node.input(2)
+    rank = rank_of(update)
+    axis = node.attr("axis") % rank
+    length = dim_of(b, update, axis)
+    steps = b.ints(range(length)) if isinstance(length, int) else b.op("Range", 0, b.op("Squeeze", length), 1)
+    places = b.op("Unsqueeze", steps, b.ints([0]))
+    if starts is not None:
+        places = places + b.op("Unsqueeze", starts, b.ints([1]))
+    if node.attr("mode") == "circular":
+        places = b.op("Mod", places, join_sizes(b, dim_of(b, cache, axis)))
+    others = [k for k in range(1, rank) if k != axis]
+    return b.op("Expand", b.op("Unsqueeze", places, b.ints(others)) if others else places, b.shape_of(update))

@@ -11,7 +11,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import ZERO, OpTable
 from irgrad.ops.dims import count_of, join_sizes, shaped_like
-from irgrad.runtime.kernels import deliver, deliver_all
+from irgrad.runtime.kernels import accumulation_dtype, deliver, deliver_all
 
 ops = OpTable()
 
@@ -35,14 +35,32 @@ def _top_k(
     length = lines.shape[-1]
     if not 0 <= count <= length:
         raise ValueError(f"k is {count}, but there are {length} elements along axis {axis}")
-    if largest:
-        # A stable sort puts equal elements in the order of their indices; read from the end, that must be the reverse.
-        order = length - 1 - np.argsort(lines[..., ::-1], -1, kind="stable")[..., : -count - 1 : -1]
+    wide = lines.astype(accumulation_dtype(x.dtype), copy=False)
+    if 0 < 8 * count < length and not np.isnan(wide).any():
+        candidates = _candidates(wide, count, bool(largest))
+        order = np.take_along_axis(candidates, _order(np.take_along_axis(wide, candidates, -1), count, bool(largest)), -1)
     else:
-        order = np.argsort(lines, -1, kind="stable")[..., :count]
+        order = _order(wide, count, bool(largest))
     values = np.moveaxis(np.take_along_axis(lines, order, -1), -1, axis)
-    indices = np.moveaxis(order, -1, axis).astype(np.int64, copy=False)
-    return deliver_all((values, indices), out)
+    return deliver_all((values, np.moveaxis(order, -1, axis).astype(np.int64, copy=False)), out)
+
+
+def _order(lines: np.ndarray, count: int, largest: bool) -> np.ndarray:
+    """The positions of the first `count` elements of each line in order."""
+    if not largest:
+        return np.argsort(lines, -1, kind="stable")[..., :count]
+    # A stable sort puts equal elements in the order of their indices; read from the end, that must be the reverse.
+    order: np.ndarray = lines.shape[-1] - 1 - np.argsort(lines[..., ::-1], -1, kind="stable")[..., : -count - 1 : -1]
+    return order
+
+
+def _candidates(lines: np.ndarray, count: int, largest: bool) -> np.ndarray:
+    """The positions of those elements in ascending order, without sorting the others."""
+    last = lines.shape[-1] - count if largest else count - 1
+    bound = np.partition(lines, last, -1)[..., last, None]
+    better, tied = (lines > bound if largest else lines < bound), lines == bound
+    chosen = better | (tied & (np.cumsum(tied, -1) <= count - np.count_nonzero(better, -1, keepdims=True)))
+    return np.nonzero(chosen)[-1].reshape(*lines.shape[:-1], count)
 
 
 @top_k.adjoint
@@ -132,10 +150,10 @@ def _one_hot(
 
 @one_hot.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
-    """Each of the two values is at the positions that a OneHot of its own marks."""
+    """Each of the two values gets the sum over the positions where it is."""
     indices, depth = node.operand(0), node.operand(1)
-    sums = []
-    for marks in ([1, 0], [0, 1]):
-        mask = b.op("OneHot", indices, depth, b.constant(marks, dy.dtype), axis=node.attr("axis"))
-        sums.append(b.op("Reshape", b.reduce_sum(dy * mask, None), b.ints([1])))
+    hot = b.op("OneHot", indices, depth, np.array([False, True]), axis=node.attr("axis"))
+    zero = b.scalar(0, dy)
+    parts = [b.op("Where", hot, zero, dy), b.op("Where", hot, dy, zero)]
+    sums = [b.op("Reshape", b.reduce_sum(part, None), b.ints([1])) for part in parts]
     return [None, None, b.op("Concat", *sums, axis=0)]

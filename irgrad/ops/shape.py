@@ -9,12 +9,12 @@ import numpy as np
 from onnx import helper
 
 from irgrad.builder import AdjointBuilder, Builder
+from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable
-from irgrad.ops.dims import shaped_like
-from irgrad.ops.windows import shape_operand
+from irgrad.ops.dims import shape_operand, shaped_like
 from irgrad.runtime.kernels import accumulation_dtype, deliver
-from irgrad.types import Type
+from irgrad.types import Dim, TensorType, Type
 
 ops = OpTable()
 
@@ -172,10 +172,12 @@ constant_of_shape = ops.define("ConstantOfShape", gradient=ZERO)
 @constant_of_shape.kernel
 def _constant_of_shape(shape: np.ndarray, *, value: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
     fill = np.zeros((), np.float32) if value is None else value.reshape(())
-    if out is None:
-        return np.full(tuple(shape.tolist()), fill, fill.dtype)
-    out.fill(fill)
-    return out
+    if out is not None:
+        out.fill(fill)
+        return out
+    if not any(fill.tobytes()):  # memory that is zero already, and not touched before it is used
+        return np.zeros(tuple(shape.tolist()), fill.dtype)
+    return np.full(tuple(shape.tolist()), fill, fill.dtype)
 
 
 eye_like = ops.define("EyeLike", gradient=ZERO)
@@ -190,6 +192,38 @@ def _eye_like(x: np.ndarray, *, k: int = 0, dtype: int | None = None, out: np.nd
 range_ = ops.define("Range")
 
 
+def _float_count(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int:
+    """How many elements a Range of floating-point numbers has.
+
+    The quotient is formed in float64, as onnxruntime and numpy do; the type inference of onnx subtracts in the operands'
+    own type and may be one off.
+    """
+    return max(ceil((float(limit.item()) - float(start.item())) / float(delta.item())), 0)
+
+
+@range_.infer
+def _range_type(call: Call) -> Sequence[Type]:
+    operands = [call.tensor(k) for k in range(3)]
+    dtype = operands[0].dtype
+    if any(operand.dtype != dtype or operand.rank not in (0, None) for operand in operands):
+        raise TypeInferenceError(f"a Range takes three scalars of one type, not {', '.join(map(str, operands))}")
+    return [TensorType(dtype, (_range_size(call, dtype),))]
+
+
+def _range_size(call: Call, dtype: np.dtype) -> Dim:
+    bounds = [call.contents[k][0] for k in range(3) if k in call.contents]
+    arrays = [call.constants[k] for k in range(3) if k in call.constants]
+    if dtype.kind not in "iu":
+        return _float_count(*arrays) if len(arrays) == 3 and arrays[2] != 0 else None
+    numbers = [bound for bound in bounds if isinstance(bound, int)]
+    if len(numbers) == 3:
+        if numbers[2] == 0:
+            raise TypeInferenceError("a Range has a delta of 0")
+        return len(range(*numbers))
+    # A symbol is a size, hence not negative.
+    return bounds[1] if len(bounds) == 3 and bounds[0] == 0 and bounds[2] == 1 else None
+
+
 @range_.prepare
 def _range(call: Call) -> Kernel:
     """The elements are formed in float64 (integers: exactly) and rounded once, whatever ``stash_type`` allows."""
@@ -200,10 +234,8 @@ def _range(call: Call) -> Kernel:
         if exact:
             whole = range(start.item(), limit.item(), delta.item())
             return deliver(np.arange(len(whole), dtype=np.int64).astype(dtype) * delta + start, out)
-        first, step = float(start.item()), float(delta.item())
-        # The number of elements as onnx infers it: the difference is rounded to the operands' type, the quotient is not.
-        count = max(ceil(float((limit - start).item()) / step), 0)
-        return deliver((first + step * np.arange(count)).astype(dtype, copy=False), out)
+        numbers = float(start.item()) + float(delta.item()) * np.arange(_float_count(start, limit, delta))
+        return deliver(numbers.astype(dtype), out)
 
     return kernel
 

@@ -10,9 +10,8 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.contents import slice_range
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
-from irgrad.ops.dims import count_of, int_contents
+from irgrad.ops.dims import count_of, int_contents, shape_operand
 from irgrad.ops.positions import scatter_by_position
-from irgrad.ops.windows import shape_operand
 from irgrad.runtime.kernels import deliver
 from irgrad.types import Type
 

@@ -11,7 +11,8 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import Call, OpTable
 from irgrad.ops.conv_lowering import cut, known_sizes
-from irgrad.ops.windows import explicit_pads, image_dims, per_axis, shape_operand
+from irgrad.ops.dims import shape_operand
+from irgrad.ops.windows import explicit_pads, image_dims, per_axis
 from irgrad.runtime.kernels import deliver
 from irgrad.types import Type
 

@@ -17,8 +17,7 @@ from typing import Any
 
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Value
-from irgrad.op import Call
-from irgrad.types import Dim, Shape, TensorType, divide_dims, multiply_dims
+from irgrad.types import Dim, TensorType, divide_dims, multiply_dims
 
 __all__ = [
     "Windows",
@@ -26,7 +25,6 @@ __all__ = [
     "explicit_pads",
     "image_dims",
     "per_axis",
-    "shape_operand",
     "spatial_rank",
     "transposed_pads",
     "transposed_windows",
@@ -362,14 +360,6 @@ def _pick(given: Sequence[int] | None, axis: int, rank: int) -> tuple[int, ...] 
 
 
 # --- operands ---------------------------------------------------------------------------------------------------------
-
-
-def shape_operand(call: Call, index: int) -> Shape:
-    """The shape that a one-dimensional integer operand holds, as far as it is known."""
-    contents, length = call.contents.get(index), call.tensor(index).static_shape
-    if contents is not None:
-        return tuple(None if isinstance(d, int) and d < 0 else d for d in contents)
-    return None if length is None else (None,) * length[0]
 
 
 def spatial_rank(attrs: Mapping[str, Any], *operands: Value | TensorType | None) -> int | None:

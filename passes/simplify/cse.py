@@ -13,6 +13,7 @@ from irgrad.graph import Graph, Node, Role, Value
 from irgrad.pattern import COMMUTATIVE
 from irgrad.pipeline import Pass
 from irgrad.rewrite import is_named, take_place
+from irgrad.types import TensorType
 
 __all__ = ["CommonSubexpressions"]
 
@@ -21,7 +22,7 @@ _ROLES = (Role.FORWARD, Role.BACKWARD, Role.UPDATE)  # of two nodes, the merged 
 
 @dataclass(frozen=True)
 class CommonSubexpressions(Pass):
-    """Merge nodes that compute the same from the same operands, and constants that hold the same.
+    """Merge nodes that compute the same from the same operands, shapes of the same sizes, and constants that hold the same.
 
     The earlier one stays, under its name. Random numbers, subgraphs, operations of which nothing is known and nodes of the
     role "recompute" (which repeat others on purpose) are never merged, nor are parameters.
@@ -89,7 +90,12 @@ def _can_merge(node: Node) -> bool:
 
 
 def _key(node: Node, numbers: dict[Value, int]) -> Hashable:
-    """Equal for two nodes exactly when they compute the same; `numbers` numbers the operands as they are met."""
+    """Equal only for nodes that compute the same; `numbers` numbers the operands as they are met."""
+    if len(node.outputs) == 1 and isinstance(node.outputs[0].type, TensorType):
+        contents, type = node.outputs[0].contents, node.outputs[0].type
+        if contents and None not in contents and type.static_shape is not None:
+            # A shape is the same shape whatever it was read from: a symbol is one size everywhere.
+            return type, contents
     operands = [-1 if value is None else numbers.setdefault(value, len(numbers)) for value in node.inputs]
     while operands and operands[-1] == -1:
         operands.pop()

@@ -28,6 +28,8 @@ COMBINE: dict[str, Callable[[float, float], float]] = {
     "max": max,
 }
 
+CACHE = rng(5).standard_normal((2, 3, 4, 2))
+
 
 def elements(axis: int, reduction: str) -> Callable[..., np.ndarray]:
     def oracle(data: np.ndarray, indices: np.ndarray, updates: np.ndarray) -> np.ndarray:
@@ -124,4 +126,16 @@ CASES = [
         id="f32",
     ),
     Case("ScatterND", [np.array([1, 2, 3]), np.array([[2]]), np.array([7])], id="i64", order=0),
+    *(
+        Case("TensorScatter", [CACHE, CACHE[:, :, :2] + 1, starts], {"mode": mode}, id=f"{mode}-{id}")
+        for id, mode, starts in (
+            ("start", "linear", None),
+            ("somewhere", "linear", np.array([2, 0])),
+            ("somewhere", "circular", np.array([3, 1])),
+        )
+    ),
+    Case("TensorScatter", [CACHE, CACHE[:, 1:] + 1, np.array([1, 0])], {"axis": 1}, id="first-axis"),
+    Case("TensorScatter", [CACHE[:, 0], CACHE[:, 0, :1] + 1, np.array([1, 3])], id="update-only", wrt=[1]),
+    Case("TensorScatter", [CACHE[:, 0, :, 0], CACHE[:, 0, :2, 0] + 1], {"axis": 1}, id="matrix"),
+    Case("TensorScatter", [CACHE.astype(np.float32), CACHE[:, :, :1].astype(np.float32) + 1], id="f32"),
 ]

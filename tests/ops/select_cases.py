@@ -10,6 +10,7 @@ import numpy as np
 from tests.ops.harness import Case, rng
 
 X = rng(0).permutation(np.linspace(-1, 1, 24)).reshape(2, 3, 4)
+MANY = rng(1).permutation(np.linspace(-1, 1, 1600)).reshape(40, 40)
 TIED = np.array([[2.0, 1.0, 2.0, 3.0, 1.0], [5.0, 5.0, 5.0, 4.0, 5.0]])
 
 TOP = [
@@ -24,8 +25,17 @@ TOP = [
     Case("TopK", [X, np.array([4])], outputs=2, id="all"),
     Case("TopK", [TIED, np.array([4])], outputs=2, id="ties", order=0),
     Case("TopK", [TIED, np.array([4])], {"largest": 0}, outputs=2, id="ties-smallest", order=0),
+    Case("TopK", [MANY, np.array([3])], outputs=2, id="few-of-many"),
+    Case("TopK", [MANY, np.array([2])], {"largest": 0, "axis": 0}, outputs=2, id="few-of-many-smallest"),
+    *(
+        Case("TopK", [MANY.round(1), np.array([3])], {"largest": largest}, outputs=2, id=f"few-of-many-ties-{id}", order=0)
+        for largest, id in ((1, "largest"), (0, "smallest"))
+    ),
+    Case("TopK", [np.where(MANY > 0.9, np.nan, MANY), np.array([3])], outputs=2, id="nan", order=0),
     Case("TopK", [X.astype(np.float32), np.array([2])], outputs=2, id="f32"),
+    Case("TopK", [X.astype(np.float16), np.array([2])], outputs=2, id="f16", order=0),
     Case("TopK", [np.array([3, 250, 7], np.uint8), np.array([2])], outputs=2, id="u8", order=0),
+    Case("TopK", [np.arange(30) * 7 % 30, np.array([3])], outputs=2, id="i64", order=0),
 ]
 
 EVEN = np.array([True, False, True, False])
