@@ -56,7 +56,8 @@ def test_gradients_agree_with_finite_differences(graph: Graph) -> None:
     checker = GradientChecker(graph, feeds, everything)
     generator = np.random.default_rng(0)
     few = [everything[0], *generator.choice(everything[1:], 2, replace=False)]
-    for names in (everything, few):
+    size = sum(array.size for array in graph.parameters.values())
+    for names in (everything, few) if size < 3e7 else (everything,):  # the largest ones take a minute for each
         result = checker.check(generator, names)
         assert result.ok, (names, result)
         assert abs(result.numeric) > 1e-6, "the check would pass with every gradient at zero"

@@ -16,7 +16,8 @@ __all__ = ["DeadCode", "remove_dead"]
 class DeadCode(Pass):
     """Erase the nodes that no output depends on, and the constants that nothing reads.
 
-    Inputs stay, since they are the signature; so does every value that has a gradient or is an output.
+    Inputs and parameters stay, since they are the signature: what can be fed to a graph can be fed to whatever is made of it.
+    So does every value that has a gradient or is an output.
     """
 
     name: ClassVar[str] = "dce"
@@ -34,7 +35,7 @@ def remove_dead(graph: Graph) -> bool:
                 inner.erase(node)
                 changed = True
         for value in list(inner.constants):
-            if not _is_live(value):
+            if not (value.is_parameter or _is_live(value)):
                 inner.erase(value)
                 changed = True
     return changed

@@ -21,8 +21,7 @@ __all__ = ["Simplify"]
 class Simplify(Pass):
     """Fold constants, bring nodes into canonical form, merge common subexpressions and remove dead nodes.
 
-    No result changes by a single bit. Names of inputs and outputs stay, and so do values that have a gradient; parameters
-    that nothing reads go away.
+    No result changes by a single bit. Names of inputs, parameters and outputs stay, and so do values that have a gradient.
 
     Attributes:
         limit: see `Fold`.
