@@ -357,7 +357,7 @@ def graphs(draw: st.DrawFn, depth: int = 1) -> Graph:
     return graph
 
 
-@settings(max_examples=60000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(graphs())
 def test_random_graphs_come_back(graph: Graph) -> None:
     again = round_trip(graph)
@@ -377,7 +377,7 @@ def test_floats_come_back(number: float) -> None:
     assert same_bits(np.array(back), np.array(number)) or (back != back and number != number)
 
 
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=2500, deadline=None)
 @given(st.data())
 def test_damaged_texts_are_refused_or_read(data: st.DataObject) -> None:
     """Whatever happens to a text, the parser answers with a graph or a TextError."""

@@ -247,7 +247,9 @@ def _upgraded(b: Builder, proto: NodeProto, node: OldNode, context: Context) -> 
         if results is None:
             op = find_op(node.op, node.domain)
             guessed |= op.schema is None and op.infer_rule is None
-            label = graph.fresh_name(context.prefix + (proto.name or node.op), node=True)
+            # Old files leave nodes without names; that of the first result tells more than a number would.
+            own = proto.name or next((name for name in proto.output if name), node.op)
+            label = graph.fresh_name(context.prefix + own, node=True)
             results = b.node(
                 op,
                 node.inputs,

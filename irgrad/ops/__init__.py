@@ -32,6 +32,7 @@ FAMILIES = (
     "layout",
     "slice",
     "pad",
+    "resize",
     "index",
     "scatter",
     "select",

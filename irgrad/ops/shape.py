@@ -205,7 +205,8 @@ def _float_count(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int
 def _range_type(call: Call) -> Sequence[Type]:
     operands = [call.tensor(k) for k in range(3)]
     dtype = operands[0].dtype
-    if any(operand.dtype != dtype or operand.rank not in (0, None) for operand in operands):
+    # Real files, and onnx's own definition of AffineGrid, hand over tensors of one element too.
+    if any(operand.dtype != dtype or operand.shape not in (None, (), (1,), (None,)) for operand in operands):
         raise TypeInferenceError(f"a Range takes three scalars of one type, not {', '.join(map(str, operands))}")
     return [TensorType(dtype, (_range_size(call, dtype),))]
 

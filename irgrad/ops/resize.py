@@ -1,0 +1,221 @@
+"""Resize: sampling a tensor on a finer or coarser grid.
+
+The result is linear in X, and that is what is differentiated. The positions of the samples are not: like every framework,
+irgrad gives roi, scales and sizes no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.errors import UnsupportedOpError
+from irgrad.graph import Node, Value
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, Op, OpTable
+from irgrad.ops.dims import int_contents, shape_operand
+from irgrad.ops.resampling import Taps, axes_of, samplings, taps_of
+from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.types import Type
+
+ops = OpTable()
+
+_CROP = "tf_crop_and_resize"
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+Step: TypeAlias = "tuple[int, Taps, np.ndarray | None]"
+"""One axis: which, its matrix, and which elements of the result are outside the operand (see `taps_of`)."""
+
+
+def _steps(attrs: Mapping[str, Any], shape: Sequence[int], *operands: np.ndarray | None) -> list[Step]:
+    """The axes to resize, those that shrink first: the fewer elements are left for the others."""
+    roi, scales, sizes = (*operands, None, None, None)[:3]
+    found = sorted(samplings(attrs, shape, roi, scales, sizes), key=lambda s: s.ratio)
+    return [(s.axis, *taps_of(attrs, s)) for s in found]
+
+
+def _known_operands(call: Call, first: int) -> list[np.ndarray | None] | None:
+    """The arrays of roi, scales and sizes, the operands from `first` on, where all that are present are constants."""
+    operands: list[np.ndarray | None] = []
+    for k in range(first, len(call.inputs)):
+        if call.has(k) and k not in call.constants:
+            return None
+        operands.append(call.constants.get(k))
+    return operands
+
+
+resize = ops.define("Resize")
+
+
+@resize.prepare
+def _resize(call: Call) -> Kernel:
+    attrs, shape, known = call.attrs, call.tensor(0).static_shape, _known_operands(call, 1)
+    planned = None if shape is None or known is None else _steps(attrs, shape, *known)
+
+    def kernel(x: np.ndarray, *operands: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
+        steps = _steps(attrs, x.shape, *operands) if planned is None else planned
+        return deliver(_resampled(x, steps, attrs["extrapolation_value"]), out)
+
+    return kernel
+
+
+def _resampled(x: np.ndarray, steps: Sequence[Step], fill: float) -> np.ndarray:
+    """Picked elements are copied as they are; where there is more to do, integers are rounded and saturated at the end."""
+    dtype = x.dtype
+    if all(_picks(taps) for _, taps, _ in steps):
+        for axis, taps, _ in steps:
+            x = np.take(x, taps.places[:, 0], axis)
+    else:
+        x = x.astype(np.dtype(np.float64) if dtype.kind in "iub" else accumulation_dtype(dtype), copy=False)
+        for axis, taps, _ in steps:
+            x = taps.apply(x, axis)
+        for axis, _, outside in steps:
+            if outside is not None:
+                x[(slice(None),) * axis + (outside,)] = fill
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            x = np.rint(x).clip(limits.min, limits.max)
+    return x.astype(dtype, copy=False)
+
+
+def _picks(taps: Taps) -> bool:
+    """Whether each element of the result is one element of the operand."""
+    return taps.places.shape[1] == 1 and bool((taps.weights == 1).all())
+
+
+resize_grad = ops.define("ResizeGrad", domain=IRGRAD_DOMAIN, defaults=Op("Resize").defaults)
+"""``ResizeGrad(dy, shape, roi, scales, sizes)`` with the attributes of Resize: the adjoint of it for an X of `shape`.
+
+It multiplies with the transposes of the matrices along the axes. Extrapolated elements contribute nothing.
+"""
+
+
+@resize_grad.prepare
+def _resize_grad(call: Call) -> Kernel:
+    attrs, shape, known = call.attrs, call.constants.get(1), _known_operands(call, 2)
+    planned = None if shape is None or known is None else _transposed(_steps(attrs, shape.tolist(), *known))
+
+    def kernel(
+        dy: np.ndarray, shape: np.ndarray, *operands: np.ndarray | None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        steps = _transposed(_steps(attrs, shape.tolist(), *operands)) if planned is None else planned
+        dx = dy.astype(accumulation_dtype(dy.dtype), copy=False)
+        for axis, taps in steps:
+            dx = taps.apply(dx, axis)
+        return deliver(dx.astype(dy.dtype, copy=False), out)
+
+    return kernel
+
+
+def _transposed(steps: Sequence[Step]) -> list[tuple[int, Taps]]:
+    return [(axis, taps.transposed()) for axis, taps, _ in reversed(steps)]
+
+
+@resize_grad.infer
+def _resize_grad_type(call: Call) -> Sequence[Type]:
+    return [call.tensor(0).with_shape(shape_operand(call, 1))]
+
+
+# --- adjoints ---------------------------------------------------------------------------------------------------------
+
+
+@resize.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
+    x, roi, scales, sizes = (node.input(k) for k in range(4))
+    assert x is not None
+    if not b.needs(x):
+        return [None]
+    region = roi if node.attr("coordinate_transformation_mode") == _CROP else None
+    return [b.op("irgrad.ResizeGrad", dy, b.shape_of(x), region, scales, sizes, **_linear(node))]
+
+
+@resize_grad.adjoint
+def _(b: AdjointBuilder, node: Node, dx: Value) -> list[Value]:
+    roi, scales, sizes = (node.input(k) for k in range(2, 5))
+    return [b.op("Resize", dx, roi, scales, sizes, **_linear(node))]
+
+
+def _linear(node: Node) -> dict[str, Any]:
+    """The attributes of a Resize without the value of its extrapolated elements, which no operand reaches."""
+    return {name: value for name, value in node.attrs.items() if name != "extrapolation_value"}
+
+
+# --- ResizeGrad in standard operations ----------------------------------------------------------------------------------
+
+
+@resize_grad.lower
+def _(b: Builder, node: Node) -> Value:
+    """One Einsum per axis with its matrix: a constant where sizes are known, else what Resize makes of an identity matrix.
+
+    Raises:
+        UnsupportedOpError: the rank is unknown, or sizes are which have to keep their ratio.
+    """
+    dy, shape = node.operand(0), node.operand(1)
+    length = shape.tensor_type.static_shape
+    rank = dy.rank if dy.rank is not None or length is None else length[0]
+    if rank is None:
+        raise UnsupportedOpError("the gradient of a Resize of unknown rank cannot be told in standard operations")
+    axes = "".join(chr(ord("a") + axis) for axis in range(rank))
+    dx = b.cast(dy, accumulation_dtype(dy.dtype))
+    for axis, matrix in _matrices(b, node, rank, dx):
+        dx = b.op("Einsum", dx, matrix, equation=f"{axes},{axes[axis]}z->{axes.replace(axes[axis], 'z')}")
+    return b.cast(dx, dy.dtype)
+
+
+def _matrices(b: Builder, node: Node, rank: int, like: Value) -> list[tuple[int, Value]]:
+    """The axes along which something changes, each with its matrix of shape [length, size] in the dtype of `like`."""
+    attrs = {**node.op.defaults, **_linear(node)}
+    shape, roi, scales, sizes = (node.input(k) for k in range(1, 5))
+    assert shape is not None
+    known, wanted = int_contents(shape), _array_of(sizes)
+    constants = [_array_of(roi), _array_of(scales), wanted]
+    if known is not None and all((v is None) == (a is None) for v, a in zip((roi, scales, sizes), constants, strict=True)):
+        steps = reversed(_steps(attrs, known, *constants))
+        return [(axis, b.constant(taps.dense(), like.dtype)) for axis, taps, _ in steps]
+    if sizes is not None and attrs["keep_aspect_ratio_policy"] != "stretch":
+        raise UnsupportedOpError(
+            "the gradient of a Resize that keeps the aspect ratio of sizes which are known at run time only cannot be told "
+            "in standard operations; fix the sizes of its operand"
+        )
+    axes = axes_of(attrs, rank)
+    at_rest = _unchanged(shape, roi, scales, sizes, axes)
+    return [(axis, _made(b, node, k, axis, like)) for k, axis in enumerate(axes) if axis not in at_rest]
+
+
+def _array_of(operand: Value | None) -> np.ndarray | None:
+    """The elements of an operand that is a constant, or integers that are known."""
+    if operand is None:
+        return None
+    contents = int_contents(operand)
+    return operand.constant if contents is None else np.array(contents, np.int64)
+
+
+def _unchanged(
+    shape: Value, roi: Value | None, scales: Value | None, sizes: Value | None, axes: Sequence[int]
+) -> set[int]:
+    """The axes along which nothing changes whatever the sizes are."""
+    if roi is not None:
+        return set()
+    if scales is not None:
+        ratios = _array_of(scales)
+        return set() if ratios is None else {axis for axis, ratio in zip(axes, ratios, strict=True) if ratio == 1}
+    old, new = shape.contents, None if sizes is None else sizes.contents
+    if old is None or new is None:
+        return set()
+    return {axis for axis, size in zip(axes, new, strict=True) if size is not None and size == old[axis]}
+
+
+def _made(b: Builder, node: Node, position: int, axis: int, like: Value) -> Value:
+    """The matrix of an axis, made at run time: the columns of an identity matrix, each resized."""
+    shape, roi, scales, sizes = (node.input(k) for k in range(1, 5))
+    assert shape is not None
+    size = b.op("Gather", shape, b.ints([axis]))
+    square = b.op("ConstantOfShape", b.op("Concat", size, size, axis=0), value=np.zeros(1, like.dtype))
+    pick: Callable[[Value | None], Value | None] = lambda v: None if v is None else b.op("Gather", v, b.ints([position]))
+    region = None if roi is None else b.op("Gather", b.op("Reshape", roi, b.ints([2, -1])), b.ints([position]), axis=1)
+    edges = None if region is None else b.op("Reshape", region, b.ints([2]))
+    return b.op("Resize", b.op("EyeLike", square), edges, pick(scales), pick(sizes), **{**_linear(node), "axes": (0,)})
