@@ -92,7 +92,11 @@ class Builder:
             TypeInferenceError: the operands do not fit; nothing was added then.
         """
         operands = self._operands(inputs)
-        given = {key: value for key, value in (attrs or {}).items() if value is not None}
+        given = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in (attrs or {}).items()
+            if value is not None
+        }
         call = call_of(op, given, operands, outputs)
         try:
             types = infer_types(call)

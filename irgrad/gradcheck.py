@@ -127,8 +127,10 @@ class GradientChecker:
         ConvertFloat("f64").run(double)
         self._rtol = rtol
         self._feeds = {name: _as_double(feed) for name, feed in feeds.items()}
-        self._start = _movable(double, resolve_wrt(double, wrt), self._feeds)
-        self._outputs = list(resolve_outputs(double, outputs))
+        self._start = _movable(double, list(resolve_wrt(double, wrt).values()), self._feeds)
+        differentiated = resolve_outputs(double, outputs)
+        double.set_outputs({**double.outputs, **differentiated})
+        self._outputs = list(differentiated)
         joint = double.copy()
         Vjp(list(self._start), outputs).run(joint)
         self._gradients = {name: joint.gradients[name] for name in self._start}

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from irgrad.contents import slice_range
 from irgrad.errors import TypeInferenceError
-from irgrad.graph import OPSET
+from irgrad.graph import OPSET, Graph
 from irgrad.op import Call
 from irgrad.proto import node_to_proto
 from irgrad.types import Dim, Shape, TensorType, Type, add_dims, divide_dims, multiply_dims, type_from_proto, type_to_proto
@@ -98,9 +98,11 @@ _READ_AS_INT64 = {("Pad", 3)}  # operands that may be int32 but whose data onnx 
 
 def _memo_key(call: Call, data: dict[int, np.ndarray]) -> Any:
     """What the answer depends on, or None where that cannot be hashed (arrays and graphs among the attributes)."""
+    if any(isinstance(value, Graph) for value in call.attrs.values()):
+        return None  # it may change
     attrs = tuple(call.attrs.items())
     arrays = tuple((k, a.shape, a.tobytes()) for k, a in data.items())
-    key = (call.op, attrs, call.inputs, call.n_outputs, arrays)
+    key = (call.op, attrs, tuple(map(type, call.attrs.values())), call.inputs, call.n_outputs, arrays)
     try:
         hash(attrs)
     except TypeError:

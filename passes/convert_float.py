@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from onnx import TensorProto, helper
 
-from irgrad.builder import call_of
+from irgrad.builder import Builder, call_of
 from irgrad.errors import PassError
-from irgrad.graph import Graph
+from irgrad.graph import Graph, Node, Value
 from irgrad.infer import infer_types
+from irgrad.op import Op
 from irgrad.pipeline import Pass
 from irgrad.types import OptionalType, SequenceType, TensorType, Type, dtype_from_name, dtype_name, is_differentiable
 
@@ -21,6 +23,8 @@ __all__ = ["ConvertFloat"]
 @dataclass(frozen=True)
 class ConvertFloat(Pass):
     """Turn every value of one floating-point dtype into another: inputs, constants, casts and fills alike.
+
+    Operands and results for which an operation has one dtype only (the scales of a Resize) stay; casts connect them.
 
     Attributes:
         to: the short name of the new dtype, such as "f64".
@@ -42,13 +46,17 @@ class ConvertFloat(Pass):
             type = self._type(value.type)
             changed |= type != value.type
             graph.set_type(value, type)
-        for value, array in list(graph.constants.items()):
-            if self._applies(array.dtype):
+        originals = dict(graph.constants)
+        for value, array in originals.items():
+            if self._applies(array.dtype) and not _only_in_fixed_places(value):
                 graph.set_constant(value, array.astype(dtype_from_name(self.to)))
                 changed = True
         for node in graph.nodes():
-            for key, attribute in list(node.attrs.items()):
-                node.attrs[key] = self._attribute(key, attribute)
+            if node.op.qualified_name != "Cast" or not _only_in_fixed_places(node.outputs[0]):
+                for key, attribute in list(node.attrs.items()):
+                    node.attrs[key] = self._attribute(key, attribute)
+            for position, operand in enumerate(node.inputs):
+                self._keep_fixed(node, position, operand, originals)
             if len(node.outputs) > 1 and "stash_type" in node.op.defaults:
                 # LayerNormalization returns its statistics in a dtype of their own: float64 in a float64 graph.
                 node.attrs["stash_type"] = int(TensorProto.DOUBLE if self.to == "f64" else TensorProto.FLOAT)
@@ -56,7 +64,36 @@ class ConvertFloat(Pass):
             for value, type in zip(node.outputs, infer_types(call), strict=True):
                 changed |= type != value.type
                 graph.set_type(value, type)
+            for position, value in enumerate(node.outputs):
+                self._convert_fixed(node, position, value)
         return changed
+
+    def _keep_fixed(self, node: Node, position: int, value: Value | None, originals: Mapping[Value, np.ndarray]) -> None:
+        """Let a node have an operand in the one floating-point dtype that its operation takes there."""
+        fixed = _fixed_dtype(node.op, position)
+        if (
+            value is None
+            or fixed is None
+            or value.type.differentiable is False
+            or value.dtype == fixed
+            or not self._applies(fixed)
+        ):
+            return
+        b, array = Builder(node.graph, role=node.role, origin=node.origin, near=node), originals.get(value)
+        kept = b.constant(array) if array is not None and not value.is_parameter else b.cast(value, fixed)
+        node.graph.set_input(node, position, kept)
+
+    def _convert_fixed(self, node: Node, position: int, value: Value) -> None:
+        """Convert a result that an operation gives in one floating-point dtype only."""
+        fixed = _fixed_dtype(node.op, position, result=True)
+        readers = [user for user in value.users if user.op.qualified_name != "Cast"]
+        if fixed is None or not self._applies(fixed) or not (readers or value.is_output):
+            return
+        converted = Builder(node.graph, role=node.role, origin=node.origin, near=node).cast(value, dtype_from_name(self.to))
+        converter = converted.producer
+        node.graph.replace_all_uses(value, converted)
+        assert converter is not None
+        node.graph.set_input(converter, 0, value)
 
     def _applies(self, dtype: np.dtype) -> bool:
         if dtype == dtype_from_name(self.to):
@@ -79,3 +116,23 @@ class ConvertFloat(Pass):
         if isinstance(value, Graph):
             self.run(value)
         return value
+
+
+_FIXED = {
+    f"tensor({name})": dtype_from_name(short) for name, short in (("float", "f32"), ("double", "f64"), ("float16", "f16"))
+}
+
+
+def _fixed_dtype(op: Op, position: int, *, result: bool = False) -> np.dtype | None:
+    """The floating-point dtype that an operation's operand (or result) always has, as the scales of a Resize do."""
+    if op.schema is None:
+        return None
+    formal = op.schema.outputs if result else op.schema.inputs
+    text = formal[min(position, len(formal) - 1)].type_str
+    allowed = next((c.allowed_type_strs for c in op.schema.type_constraints if c.type_param_str == text), [text])
+    return _FIXED.get(allowed[0]) if len(allowed) == 1 else None
+
+
+def _only_in_fixed_places(value: Value) -> bool:
+    places = [(user, k) for user in value.users for k, operand in enumerate(user.inputs) if operand is value]
+    return bool(places) and not value.is_output and all(_fixed_dtype(user.op, k) == value.dtype for user, k in places)

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from irgrad.cli import main
+from irgrad.cli.tables import Table, align
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,6 +68,23 @@ def test_grad_of_an_output_that_is_no_scalar(model: Path, capsys: pytest.Capture
     assert "file [5, 3]" in printed
 
 
+def test_grad_of_an_intermediate(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("grad", model, "--output", "h", "--wrt", "w") == 0
+    printed = capsys.readouterr().out
+    assert "gradient of sum(c * h) with random c" in printed
+    assert "agrees; analytic" in printed
+
+
+def test_save_replaces_a_file_and_mistakes_leave_it(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = tmp_path / "out.npz"
+    saved.write_text("old")
+    assert run("grad", model, "--wrt", "nobody", "--save", saved) == 2
+    assert saved.read_text() == "old"
+    assert run("grad", model, "--save", saved) == 0
+    assert "saved 2 arrays" in capsys.readouterr().out
+    assert sorted(np.load(saved)) == ["w_grad", "y"]
+
+
 def test_grad_on_a_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("grad", "--example", "squeezenet", "--wrt", "inputs") == 0
     printed = capsys.readouterr().out
@@ -77,7 +95,13 @@ def test_grad_on_a_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
 def test_inspect(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", model) == 0
     printed = capsys.readouterr().out
-    for expected in ("producer: tester", "f32[N,3]", "1 parameters, 6 elements", "MatMul", "every operation has a gradient"):
+    for expected in (
+        "producer: tester",
+        "f32[N,3]",
+        "1 parameter, 6 elements, 24 bytes",
+        "MatMul",
+        "every operation has a gradient",
+    ):
         assert expected in printed
     assert run("inspect", model, "--text") == 0
     assert "%y: f32[N,2] = Tanh(%h)" in capsys.readouterr().out
@@ -128,10 +152,26 @@ MISTAKES = {
     "no such name": (["grad", "{model}", "--wrt", "ww"], "did you mean 'w'"),
     "no such feed": (["grad", "{model}", "--feed", "z=z.npy"], "'z' is no input of the model"),
     "no such array": (["grad", "{model}", "--feed", "file=z.npy"], "'z.npy' cannot be read"),
-    "no folder to save to": (["grad", "{model}", "--no-check", "--save", "nowhere/out.npz"], "cannot be written"),
+    "no folder to save to": (
+        ["grad", "{model}", "--save", "nowhere/out.npz"],
+        "cannot be written: there is no folder 'nowhere'",
+    ),
     "no such pass": (["opt", "{model}", "-p", "simplfy"], "simplify"),
-    "no such operation": (["ops", "Convv"], "there is no operation convv"),
+    "no such operation": (["ops", "Convv"], "there is no operation 'Convv'; did you mean Conv"),
+    "an example as a file": (["grad", "resnet50"], "--example resnet50"),
+    "no such output": (["grad", "{model}", "--output", "yy"], "there is no value 'yy'"),
+    "nothing to differentiate by": (["grad", "{model}", "--wrt", ","], "--wrt names nothing"),
     "an integer by name": (["grad", "{model}", "--dim", "N=two"], "--dim takes NAME=SIZE"),
+    "a digit that is no decimal": (["grad", "{model}", "--dim", "N=\N{SUPERSCRIPT TWO}"], "--dim takes NAME=SIZE"),
+    "no such dimension": (
+        ["check", "{model}", "--dim", "M=2"],
+        "no input has a symbolic dimension 'M'; those of the inputs are N",
+    ),
+    "a dimension beyond memory": (["grad", "{model}", "--dim", "N=99999999999"], "would take 299,999,999,997 elements"),
+    "a folder as the array": (["grad", "{model}", "--feed", "file=."], "the file '.' cannot be read: Is a directory"),
+    "the model as the array": (["grad", "{model}", "--feed", "file={model}"], "is no whole .npy array"),
+    "the model as the result": (["grad", "{model}", "--save", "{model}"], "would overwrite the model"),
+    "a folder as the result": (["grad", "{model}", "--save", "."], "cannot be written: it is a folder"),
 }
 
 
@@ -145,23 +185,92 @@ def test_mistakes_get_one_sentence(
     printed = capsys.readouterr()
     assert expected in printed.err
     assert "Traceback" not in printed.err
-    assert len(printed.err.strip().splitlines()) == (4 if mistake == "no such operation" else 1)
+    assert printed.out == ""
+    assert len(printed.err.strip().splitlines()) == 1
+
+
+def real(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own, its streams piped."""
+    return subprocess.run(
+        [sys.executable, "-m", "irgrad", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
 
 
 def test_a_broken_file_through_the_real_command(model: Path) -> None:
     model.write_bytes(model.read_bytes()[:-20])
-    done = subprocess.run(
-        [sys.executable, "-m", "irgrad", "grad", str(model)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=model.parent,
-        check=False,
-    )
+    done = real("grad", model)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("irgrad: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+LONG = "encoder/layers/0/self_attention/query_projection/kernel/größe"
+
+
+def test_pipes_get_whole_names_in_any_encoding_and_no_display(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Tanh", [LONG], ["y"])],
+        "g",
+        [helper.make_tensor_value_info(LONG, TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), tmp_path / "long.onnx")
+    done = real("check", tmp_path / "long.onnx", COLUMNS="40", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = real("grad", tmp_path / "long.onnx", "--wrt", "inputs", COLUMNS="40", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    escaped = LONG.encode("ascii", "backslashreplace").decode()
+    assert [line for line in done.stdout.splitlines() if line.startswith(f"{escaped}  [2]  ")]
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
+
+
+def test_an_interrupt_is_no_traceback(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("irgrad.cli.check.verify", lambda *_, **__: interrupted())
+    assert run("check", model) == 130
+    assert capsys.readouterr().err.strip() == "irgrad: interrupted"
+
+
+def test_tables_fold_the_widest_column_behind_separators() -> None:
+    table = Table("name", ">norm")
+    table.add_row("encoder/layer_0/weight", "1.5")
+    table.add_row("b", "10")
+    assert list(table.lines()) == [
+        "name                    norm",
+        "encoder/layer_0/weight   1.5",
+        "b                         10",
+    ]
+    assert list(table.lines(24)) == [
+        "name                norm",
+        "encoder/layer_0/     1.5",
+        "weight",
+        "b                     10",
+    ]
+    assert list(table.lines(1)) == [line[:16] + line[18:] for line in table.lines(24)]
+
+
+def test_numbers_line_up_at_their_points() -> None:
+    table = Table(">norm")
+    for text in align([1.5, 20, 0.00390625, 1e-20, -3.25, float("nan")]):
+        table.add_row(text)
+    assert list(table.lines())[1:] == [
+        " 1.5",
+        "20",
+        " 0.00390625",
+        " 1e-20",
+        "-3.25",
+        "  nan",
+    ]
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -319,3 +319,20 @@ def test_lengths_of_partly_known_operands_are_checked(b: Bench) -> None:
 
 def test_int32_axes_of_a_pad(b: Bench) -> None:
     assert b.op("Pad", b.tensor("N", 4), b.ints([1, 1]), None, np.array([1], np.int32)).shape == ("N", 6)
+
+
+def test_resize_to_sizes_that_are_symbols(b: Bench) -> None:
+    x, like = b.tensor("N", 3, 8, 8), b.tensor("N", 3, "H", "W")
+    assert b.op("Resize", x, None, None, b.op("Shape", like)).shape == ("N", 3, "H", "W")
+    size = b.op("Slice", b.op("Shape", like), b.ints([2]), b.ints([4]))
+    assert b.op("Resize", x, None, None, size, axes=(2, 3)).shape == ("N", 3, "H", "W")
+    assert b.op("Resize", x, None, None, size, axes=(-1, 2)).shape == ("N", 3, "W", "H")
+    kept = b.op("Resize", x, None, None, size, axes=(2, 3), keep_aspect_ratio_policy="not_larger")
+    assert kept.shape is None or kept.shape[2:] == (None, None)
+
+
+def test_an_answer_is_remembered_for_attributes_of_one_kind(b: Bench) -> None:
+    x = b.tensor(2, 3)
+    assert b.op("LeakyRelu", x, alpha=1.0).shape == (2, 3)
+    with pytest.raises(TypeInferenceError):
+        b.op("LeakyRelu", x, alpha=1)

@@ -53,6 +53,7 @@ LAYERS = [
     ["types", "files", "bundled"],
     ["literals"],
     ["plugin", "proto", "options", "text_lexer"],
+    ["node"],
     ["graph"],
     ["op", "compare"],
     ["contents", "frontend"],

@@ -273,6 +273,9 @@ def check_default(info: onnx.ValueInfoProto, array: np.ndarray) -> None:
 def complete_type(value: Value, declared: Type | None, *, guessed: bool) -> None:
     """Fill what inference left open with what the file declares.
 
+    Where inference left a dimension open, a declared number is taken, a symbol is not: exporters write the name of the batch
+    dimension on results of another size (a slice of it, say), and two dimensions of one name count as equal everywhere.
+
     Args:
         value: the result of a node.
         declared: what the file says of it, if anything.
@@ -291,7 +294,7 @@ def complete_type(value: Value, declared: Type | None, *, guessed: bool) -> None
     elif not _same_kind(have, declared):
         raise ModelTypeError(f"the value {value.name!r} is declared as {declared}, but what makes it gives {have}")
     else:
-        value.graph.set_type(value, _filled(have, declared))
+        value.graph.set_type(value, _filled(have, without_symbols(declared)))
 
 
 def _same_kind(a: Type, b: Type) -> bool:

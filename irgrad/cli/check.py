@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from irgrad.cli.common import load_model, model_argument, parse_dims, progress, show
+from irgrad.cli.common import Steps, counted, load_model, model_argument, parse_dims, seed_option
 from irgrad.errors import AdjointError
 from irgrad.gradcheck import GradientChecker
 from irgrad.graph import Graph
@@ -19,41 +19,44 @@ from irgrad.verify import verify
 __all__ = ["command"]
 
 
-@click.command("check")
+@click.command("check", short_help="Check a model and its gradients.")
 @model_argument
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="The size of a symbolic dimension of random feeds.")
-@click.option("--directions", default=3, show_default=True, type=click.IntRange(1), help="Random directions to try.")
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--directions", default=3, show_default=True, metavar="N", type=click.IntRange(1), help="Random directions to try."
+)
+@seed_option
 def command(model: Path | None, example: str | None, dims: tuple[str, ...], directions: int, seed: int) -> None:
     """Check a model: read it, verify its graph, run it on random feeds, and check its gradients in float64.
 
     Exits with 1 where a gradient disagrees with finite differences.
 
     \b
-    Example:
+    Examples:
       irgrad check model.onnx
+      irgrad check --example squeezenet --directions 1
     """
-    with progress() as bar:
-        task = bar.add_task("load", total=3 + directions)
+    with Steps("load", 3 + directions) as steps:
         graph, label = load_model(model, example)
+        sizes = parse_dims(dims, graph)
         verify(graph, types=True)
-        show(f"{label}: {len(graph)} nodes, the graph is sound")
-        bar.update(task, advance=1, description="run")
-        arrays = plausible_feeds(graph, dims=parse_dims(dims), seed=seed)
+        steps.show(f"{label}: {counted(len(graph), 'node')}, the graph is sound")
+        steps.next("run")
+        arrays = plausible_feeds(graph, dims=sizes, seed=seed)
         if example:
             arrays |= plausible_parameters(graph, arrays, seed)
         for name, result in compile(graph)(arrays).items():
             finite = bool(np.isfinite(result).all()) if result.dtype.kind == "f" else True
-            show(f"output {name}: {TensorType.of(result)}" + ("" if finite else ", NOT all finite"))
-        bar.update(task, advance=1, description="differentiate")
+            steps.show(f"output {name}: {TensorType.of(result)}" + ("" if finite else ", NOT all finite"))
+        steps.next("differentiate")
         checker = GradientChecker(graph, arrays, _everything(graph))
         bad = 0
         generator = np.random.default_rng([seed, 1])
-        for _ in range(directions):
-            bar.update(task, advance=1, description="check gradients")
+        for number in range(1, directions + 1):
+            steps.next("check gradients")
             verdict = checker.check(generator)
             bad += verdict.conclusive and not verdict.ok
-            show(f"gradients of all outputs by all inputs and parameters: {verdict}")
+            steps.show(f"all gradients along random direction {number}: {verdict}")
     if bad:
         raise click.exceptions.Exit(1)
 

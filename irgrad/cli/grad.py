@@ -11,7 +11,20 @@ import click
 import numpy as np
 
 from irgrad import api
-from irgrad.cli.common import load_model, model_argument, parse_dims, parse_feeds, progress, show, table
+from irgrad.cli.common import (
+    Steps,
+    counted,
+    load_model,
+    model_argument,
+    parse_dims,
+    parse_feeds,
+    rows_option,
+    seed_option,
+    show,
+    show_table,
+)
+from irgrad.cli.tables import Table, align
+from irgrad.errors import UsageError
 from irgrad.files import replacing
 from irgrad.gradcheck import GradientChecker
 from irgrad.graph import Graph, Role
@@ -24,7 +37,7 @@ from irgrad.types import TensorType
 __all__ = ["command"]
 
 
-@click.command("grad")
+@click.command("grad", short_help="Compute the gradients of a model.")
 @model_argument
 @click.option(
     "--wrt",
@@ -34,7 +47,9 @@ __all__ = ["command"]
     help='"parameters", "inputs", or names of any float values, separated by commas.',
 )
 @click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Add this loss and differentiate it.")
-@click.option("--output", metavar="NAME", help="The output to differentiate, where there are several.")
+@click.option(
+    "--output", metavar="NAME", help="What to differentiate: an output or any other value.  [default: all outputs]"
+)
 @click.option("--feed", "feeds", multiple=True, metavar="NAME=FILE.npy", help="An array for an input (or a parameter).")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="The size of a symbolic dimension of random feeds.")
 @click.option(
@@ -42,9 +57,9 @@ __all__ = ["command"]
     type=click.Choice(["model", "random"]),
     help="The model's own weights (default), or random ones (default with --example: those models ship without theirs).",
 )
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
-@click.option("--check/--no-check", default=True, help="Check against finite differences in float64.")
-@click.option("--rows", default=20, show_default=True, help="How many gradients the table shows; 0 for all.")
+@seed_option
+@click.option("--check/--no-check", default=True, show_default=True, help="Check against finite differences in float64.")
+@rows_option("gradients")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write all results to this file.")
 def command(
     model: Path | None,
@@ -63,27 +78,31 @@ def command(
     """Compute the gradients of an ONNX model.
 
     A scalar output (or --loss) is differentiated as it is; for any other output y, the gradient is that of sum(c * y) with
-    a random c.
+    a random c. Inputs that are not fed get random arrays. Exits with 1 where a gradient disagrees with finite differences.
 
     \b
-    Example:
+    Examples:
       irgrad grad --example resnet50
-      irgrad grad model.onnx --loss cross_entropy --feed x=x.npy --feed target=y.npy --save grads.npz
+      irgrad grad model.onnx --loss cross_entropy --feed x=x.npy --feed target=y.npy
+      irgrad grad model.onnx --wrt inputs --dim N=4 --save grads.npz
     """
-    with progress() as bar:
-        task = bar.add_task("load", total=5 if check else 4)
+    if save is not None:
+        _refuse_early(save, model)
+    with Steps("load", 5 if check else 4) as steps:
         graph, label = load_model(model, example)
+        if output is not None and output not in graph.outputs:
+            graph.set_outputs({**graph.outputs, output: graph.value(output)})
         if loss is not None:
             graph, output = api.apply(graph, [Loss(loss, output)]), Loss.result
-        bar.update(task, advance=1, description="feeds")
+        steps.next("feeds")
         arrays, notes = _feeds(graph, feeds, dims, weights or ("random" if example else "model"), seed)
-        bar.update(task, advance=1, description="differentiate")
+        steps.next("differentiate")
         joint, seeds, what = _joint(graph, _names(wrt), output)
-        bar.update(task, advance=1, description="run")
+        steps.next("run")
         results = compile(joint)({**arrays, **_cotangents(graph, seeds, arrays, seed)})
         verdict = None
         if check:
-            bar.update(task, advance=1, description="check against finite differences")
+            steps.next("check against finite differences")
             verdict = GradientChecker(graph, arrays, _names(wrt), list(seeds)).check(np.random.default_rng(seed))
     show(f"{label}: {_count(graph)}")
     show(f"joint graph: {_count(joint)}")
@@ -95,20 +114,32 @@ def command(
         show(f"check in float64 along a random direction of all of them: {verdict}")
     if save is not None:
         _save(save, results)
-        show(f"saved {len(results)} arrays to {save}")
+        show(f"saved {counted(len(results), 'array')} to {save}")
     if verdict is not None and verdict.conclusive and not verdict.ok:
         raise click.exceptions.Exit(1)
 
 
 def _names(wrt: str) -> Any:
-    return wrt if wrt in ("parameters", "inputs") else [name.strip() for name in wrt.split(",") if name.strip()]
+    names = [name.strip() for name in wrt.split(",") if name.strip()]
+    if not names:
+        raise UsageError('--wrt names nothing; give "parameters", "inputs" or names of values')
+    return names[0] if names in (["parameters"], ["inputs"]) else names
+
+
+def _refuse_early(save: Path, model: Path | None) -> None:
+    """What would fail at the very end, or cost the user the model, is said before the work is done."""
+    if save.is_dir() or not save.parent.is_dir():
+        reason = "it is a folder" if save.is_dir() else f"there is no folder {str(save.parent)!r}"
+        raise UsageError(f"{str(save)!r} cannot be written: {reason}")
+    if model is not None and model.exists() and save.exists() and save.samefile(model):
+        raise UsageError(f"--save {save} would overwrite the model itself")
 
 
 def _feeds(
     graph: Graph, pairs: tuple[str, ...], dims: tuple[str, ...], weights: str, seed: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     given = parse_feeds(pairs, graph)
-    arrays = plausible_feeds(graph, {k: v for k, v in given.items() if k in graph.inputs}, parse_dims(dims), seed)
+    arrays = plausible_feeds(graph, {k: v for k, v in given.items() if k in graph.inputs}, parse_dims(dims, graph), seed)
     notes = []
     made_up = [f"{name} {list(arrays[name].shape)}" for name in arrays if name not in given]
     if made_up:
@@ -164,16 +195,18 @@ def _count(graph: Graph) -> str:
         roles[node.role] += 1
     parts = [f"{count} {role.value}" for role, count in roles.items() if count]
     weights = sum(array.size for array in graph.parameters.values())
-    return f"{len(graph)} nodes ({', '.join(parts)}), {len(graph.parameters)} parameters with {weights:,} elements"
+    parameters = f"{counted(len(graph.parameters), 'parameter')} with {counted(weights, 'element')}"
+    return f"{counted(len(graph), 'node')} ({', '.join(parts)}), {parameters}"
 
 
 def _show_gradients(joint: Graph, results: dict[str, np.ndarray], rows: int) -> None:
-    shown = table("gradient of", "shape", ">norm", ">largest")
-    pairs = list(joint.gradients.items())
-    for name, gradient in pairs[: rows or None]:
-        array = results[gradient].astype(np.float64)
-        largest = float(np.abs(array).max()) if array.size else 0.0
-        shown.add_row(name, str(list(array.shape)), f"{float(np.linalg.norm(array)):.6g}", f"{largest:.6g}")
-    show(shown)
-    if rows and len(pairs) > rows:
-        show(f"... and {len(pairs) - rows} more (--rows 0 shows all)")
+    shown = Table("gradient of", "shape", ">norm", ">largest")
+    names = list(joint.gradients)[: rows or None]
+    arrays = [results[joint.gradients[name]].astype(np.float64) for name in names]
+    norms = align([float(np.linalg.norm(array)) for array in arrays])
+    largest = align([float(np.abs(array).max(initial=0)) for array in arrays])
+    for name, array, *numbers in zip(names, arrays, norms, largest, strict=True):
+        shown.add_row(name, str(list(array.shape)), *numbers)
+    show_table(shown)
+    if len(joint.gradients) > len(names):
+        show(f"... and {len(joint.gradients) - len(names)} more (--rows 0 shows all)")

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import click
 
-from irgrad.cli.common import load_model, model_argument, show, table
+from irgrad.cli.common import counted, load_model, model_argument, rows_option, show, show_table
+from irgrad.cli.tables import Table
 from irgrad.coverage import coverage_of
 from irgrad.graph import Graph
 
 __all__ = ["command"]
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what is in a model.")
 @model_argument
 @click.option("--text", is_flag=True, help="Print the whole graph instead of the summary.")
-@click.option("--rows", default=20, show_default=True, help="How many parameters are listed; 0 for all.")
+@rows_option("parameters")
 def command(model: Path | None, example: str | None, text: bool, rows: int) -> None:
     """Show a model's inputs, outputs, parameters and operations, and which of those have no gradient.
 
     \b
-    Example:
+    Examples:
       irgrad inspect model.onnx
       irgrad inspect --example densenet121
     """
@@ -30,15 +31,15 @@ def command(model: Path | None, example: str | None, text: bool, rows: int) -> N
     if text:
         click.echo(str(graph))
         return
-    show(f"{label}: graph {graph.name!r}, {len(graph)} nodes")
+    show(f"{label}: graph {graph.name!r}, {counted(len(graph), 'node')}")
     for key, told in graph.metadata.items():
         show(f"{key}: {told if len(told) < 200 else told[:200] + '...'}")
-    signature = table("", "name", "type")
+    signature = Table("", "name", "type")
     for name, value in graph.inputs.items():
         signature.add_row("input", name, str(value.type))
     for name, value in graph.outputs.items():
         signature.add_row("output", name, str(value.type))
-    show(signature)
+    show_table(signature)
     _show_parameters(graph, rows)
     _show_operations(graph)
 
@@ -47,19 +48,23 @@ def _show_parameters(graph: Graph, rows: int) -> None:
     parameters = graph.parameters
     elements = sum(array.size for array in parameters.values())
     size = sum(array.nbytes for array in parameters.values())
-    show(f"\n{len(parameters)} parameters, {elements:,} elements, {size / 1e6:,.1f} MB")
-    shown = table("parameter", "type")
+    show(f"\n{counted(len(parameters), 'parameter')}, {counted(elements, 'element')}, {_size(size)}")
+    shown = Table("parameter", "type")
     for name in list(parameters)[: rows or None]:
         shown.add_row(name, str(graph.value(name).type))
     if parameters:
-        show(shown)
+        show_table(shown)
     if rows and len(parameters) > rows:
         show(f"... and {len(parameters) - rows} more (--rows 0 shows all)")
 
 
+def _size(bytes: int) -> str:
+    return counted(bytes, "byte") if bytes < 100_000 else f"{bytes / 1e6:,.1f} MB"
+
+
 def _show_operations(graph: Graph) -> None:
     counts = Counter(node.op for node in graph.nodes())
-    shown = table("operation", ">count", "kernel", "gradient")
+    shown = Table("operation", ">count", "kernel", "gradient")
     missing = []
     for op, count in sorted(counts.items(), key=lambda item: (-item[1], item[0].qualified_name)):
         row = coverage_of(op)
@@ -67,5 +72,5 @@ def _show_operations(graph: Graph) -> None:
         if row.gradient == "none":
             missing.append(row.name)
     show("")
-    show(shown)
+    show_table(shown)
     show(f"without a gradient: {', '.join(missing)}" if missing else "every operation has a gradient (or a declared zero)")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -41,20 +43,48 @@ def _version() -> str:
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(_version(), prog_name="irgrad")
 def cli() -> None:
-    """Gradients of ONNX models, as graphs."""
+    """Gradients of ONNX models, as graphs.
+
+    \b
+    Start with a model that ships inside the onnx package:
+      irgrad grad --example resnet50
+    """
 
 
-def main(arguments: Sequence[str] | None = None) -> Any:
-    """Run the command line; a mistake of the user's prints one sentence and exits with 2."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    The code is 0 where all went well, 1 where a check says no or the reader of a pipe has seen enough, 2 after one sentence
+    about a mistake of the user's, and 130 after an interrupt.
+    """
+    _print_anything()
+    code: Any
     try:
-        return cli(args=None if arguments is None else list(arguments), prog_name="irgrad")
+        code = cli.main(args=None if arguments is None else list(arguments), prog_name="irgrad", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
     except IrgradError as error:
-        click.echo(f"irgrad: {error}", err=True)
-        sys.exit(2)
+        code = _complain(str(error), 2)
     except MemoryError:
-        click.echo("irgrad: there is not enough memory for this model", err=True)
-        sys.exit(2)
+        code = _complain("there is not enough memory for this model", 2)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted", 130)
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has seen enough.
-        sys.stderr.close()
-        sys.exit(0)
+        # As click and rich do when they meet it first. Nothing is left to be flushed into the pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _print_anything() -> None:
+    """Names in a model may have characters that the terminal's encoding lacks: those are escaped, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _complain(sentence: str, code: int) -> int:
+    click.echo(f"irgrad: {sentence}", err=True)
+    return code

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 import click
 
-from irgrad.cli.common import show, table
-from irgrad.coverage import coverage
+from irgrad.cli.common import show, show_table
+from irgrad.cli.tables import Table
+from irgrad.coverage import Coverage, coverage
+from irgrad.errors import UsageError
 
 __all__ = ["command"]
 
 
-@click.command("ops")
+@click.command("ops", short_help="Show how operations run and where gradients come from.")
 @click.argument("names", nargs=-1)
 def command(names: tuple[str, ...]) -> None:
     """Show how each operation runs and where its gradient comes from.
@@ -22,21 +26,30 @@ def command(names: tuple[str, ...]) -> None:
     Gradient: rule, zero (declared), expansion (through simpler operations), none.
 
     \b
-    Example:
+    Examples:
       irgrad ops
       irgrad ops Conv Resize
     """
-    rows = coverage()
-    if names:
-        wanted = {name.lower() for name in names}
-        rows = [row for row in rows if row.name.lower() in wanted]
-        unknown = wanted - {row.name.lower() for row in rows}
-        if unknown:
-            raise click.UsageError(f"there is no operation {', '.join(sorted(unknown))}")
-    shown = table("operation", "kernel", "gradient")
+    rows = _named(names, coverage()) if names else coverage()
+    shown = Table("operation", "kernel", "gradient")
     for row in rows:
         shown.add_row(row.name, row.kernel, row.gradient)
-    show(shown)
+    show_table(shown)
     if not names:
         for title, counts in (("kernel", Counter(r.kernel for r in rows)), ("gradient", Counter(r.gradient for r in rows))):
             show(f"{title}: " + ", ".join(f"{count} {word}" for word, count in sorted(counts.items())))
+
+
+def _named(names: Sequence[str], rows: Sequence[Coverage]) -> list[Coverage]:
+    """The rows of these names, upper or lower case.
+
+    Raises:
+        UsageError: there is no such operation.
+    """
+    known = {row.name.lower(): row for row in rows}
+    for name in names:
+        if name.lower() not in known:
+            close = [known[found].name for found in get_close_matches(name.lower(), known, n=3)]
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise UsageError(f"there is no operation {name!r}{hint}")
+    return [known[name] for name in dict.fromkeys(name.lower() for name in names)]

@@ -13,7 +13,7 @@ from irgrad.pipeline import Pipeline
 __all__ = ["command"]
 
 
-@click.command("opt")
+@click.command("opt", short_help="Run passes over a model and print the result.")
 @model_argument
 @click.option("-p", "--pipeline", required=True, metavar="PIPELINE", help='Passes, as in "grad{wrt=inputs},simplify".')
 @click.option("--print-after-all", is_flag=True, help="Print the graph after each pass.")
@@ -32,8 +32,9 @@ def command(
     """Run passes over a model and print the graph that results.
 
     \b
-    Example:
+    Examples:
       irgrad opt model.onnx -p "vjp{wrt=inputs},simplify" --print-after-all
+      irgrad opt --example squeezenet -p "vjp{wrt=inputs},simplify,convert_float{to=f64}" --count-nodes
     """
     graph, _ = load_model(model, example)
     instruments: list[Instrument] = []

@@ -56,7 +56,7 @@ def _gather_grad(
     if (rows[1:] > rows[:-1]).all():  # none comes twice
         result[:, rows] = values
     else:
-        if outer > 1:
+        if outer != 1:
             rows = (np.arange(outer)[:, None] * size + rows).reshape(-1)
         accumulate_rows(np.add, result.reshape(-1, inner), rows, values.reshape(-1, inner))
     return deliver(result.reshape(target).astype(dy.dtype, copy=False), out)

@@ -2,24 +2,27 @@
 
 Resize is separable and linear in X: along each axis it is a product with a sparse matrix of a few weights per row.
 
-Sources: the ONNX operator specification, Resize (version 19); for the cubic filter R. Keys, Cubic convolution interpolation for
-digital image processing, IEEE Transactions on Acoustics, Speech, and Signal Processing 29(6), 1981, equation (4). Where the
-specification's text and its reference implementation differ, the text is followed, as it is in onnxruntime: "length_resized"
-is the whole number of elements of the result, and pytorch_half_pixel samples a result of one element at position 0.
+Sources: the ONNX operator specification, Resize (version 19); for the cubic filter R. Keys, Cubic convolution interpolation
+for digital image processing, IEEE Transactions on Acoustics, Speech, and Signal Processing 29(6), 1981, equation (4). Where
+the specification's text and its reference implementation differ, the text is followed, as it is in onnxruntime:
+"length_resized" is the whole number of elements of the result, and pytorch_half_pixel samples a result of one element at
+position 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from fractions import Fraction
+from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Sampling", "Taps", "axes_of", "samplings", "taps_of"]
+__all__ = ["Sampling", "Taps", "axes_of", "samplings", "scaled_length", "taps_of", "towards"]
 
 _DENSE = 64  # elements along the operand's axis per weight of a row, up to which a dense product is the faster one
+_DENOMINATOR = 4096  # the largest with which fractions are still further apart than numbers of float32 near 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Taps:
         order = np.argsort(columns, kind="stable")
         columns, weights, origins = columns[order], weights[order], np.repeat(np.arange(rows), entries)[kept][order]
         counts = np.bincount(columns, minlength=self.size)
-        width = int(counts.max(initial=1))
+        width = int(counts.max(initial=0))
         rank = np.arange(len(columns)) - (np.cumsum(counts) - counts)[columns]
         result = Taps(rows, np.zeros((self.size, width), np.intp), np.zeros((self.size, width)))
         result.places[columns, rank] = origins
@@ -64,9 +67,12 @@ class Taps:
         entries = self.places.shape[1]
         if self.size <= _DENSE * entries:
             matrix = self.dense().astype(x.dtype)
+            total: np.ndarray
             if inner == 1:
-                return np.matmul(x.reshape(outer, self.size), matrix.T).reshape(shape)
-            return np.matmul(matrix, x.reshape(outer, self.size, inner)).reshape(shape)
+                total = np.matmul(x.reshape(outer, self.size), matrix.T)
+            else:
+                total = np.matmul(matrix, x.reshape(outer, self.size, inner))
+            return total.reshape(shape)
         lines, weights = x.reshape(outer, self.size, inner), self.weights.astype(x.dtype)
         total = np.zeros((outer, rows, inner), x.dtype)
         for k in range(entries):
@@ -102,6 +108,8 @@ class Sampling:
     @property
     def trivial(self) -> bool:
         """Whether every element of the result is the element of the operand at the same place."""
+        if self.size == self.length == 0:
+            return True
         return self.size == self.length and self.scale[0] == self.scale[1] and self.region in (None, (0.0, 1.0))
 
 
@@ -129,7 +137,7 @@ def samplings(
         ValueError: the operands of the Resize do not fit each other or the shape.
     """
     axes = axes_of(attrs, len(shape))
-    scales, sizes = (None if a is None or a.size == 0 < len(axes) else a for a in (scales, sizes))
+    scales, sizes = (None if a is None or (a.size == 0 and axes) else a for a in (scales, sizes))
     if (scales is None) == (sizes is None):
         raise ValueError("a Resize takes either scales or sizes")
     for name, operand, count in (("scales", scales, len(axes)), ("sizes", sizes, len(axes))):
@@ -142,11 +150,11 @@ def samplings(
         regions = [(float(start), float(end)) for start, end in roi.reshape(2, -1).T]
     old = [shape[axis] for axis in axes]
     if scales is not None:
-        ratios = [(float(scale), 1.0) for scale in scales]
-        lengths = [_product(scale, size) for scale, size in zip(scales, old, strict=True)]
+        ratios = [_fraction(scale) for scale in scales]
+        lengths = [scaled_length(float(scale), size) for scale, size in zip(scales, old, strict=True)]
     else:
         assert sizes is not None
-        ratios, lengths = _towards(str(attrs["keep_aspect_ratio_policy"]), old, sizes.tolist())
+        ratios, lengths = towards(str(attrs["keep_aspect_ratio_policy"]), old, sizes.tolist())
     found = [Sampling(*s) for s in zip(axes, old, lengths, ratios, regions, strict=True)]
     for s in found:
         if s.length < 0 or (s.size == 0 and s.length > 0):
@@ -154,20 +162,37 @@ def samplings(
     return [s for s in found if not s.trivial]
 
 
-def _product(scale: np.floating[Any], size: int) -> int:
-    """The length to which a scale takes an axis, multiplied in float32 as type inference and onnxruntime do."""
-    return int(np.floor(np.float32(size) * np.float32(scale)))
+def _fraction(scale: np.floating[Any]) -> tuple[float, float]:
+    """The fraction with a small denominator that a scale of float32 stands for, else the scale over 1.
+
+    The third element of a result that is 0.6 times as large lies at 5, but 3 / np.float32(0.6) is less: the nearest element
+    below would be another one than in frameworks whose sizes are whole numbers.
+    """
+    simple = Fraction(float(scale)).limit_denominator(_DENOMINATOR)
+    if np.float32(simple.numerator / simple.denominator) == np.float32(scale):
+        return float(simple.numerator), float(simple.denominator)
+    return float(scale), 1.0
 
 
-def _towards(policy: str, old: Sequence[int], sizes: Sequence[int]) -> tuple[list[tuple[float, float]], list[int]]:
-    """The scale of each axis and its new length, for the sizes that are asked for."""
+def scaled_length(scale: float, size: int) -> int:
+    """The length to which a scale takes an axis, in double precision as onnx infers it."""
+    return floor(scale * size)
+
+
+def towards(policy: str, old: Sequence[int], sizes: Sequence[int]) -> tuple[list[tuple[float, float]], list[int]]:
+    """The scale of each axis and its new length, for the sizes that are asked for under a keep_aspect_ratio_policy.
+
+    Raises:
+        ValueError: there is no such policy.
+    """
+    ratios = [(float(new), float(size)) if size else (1.0, 1.0) for new, size in zip(sizes, old, strict=True)]
     if policy == "stretch":
-        return [(float(new), float(size)) if size else (1.0, 1.0) for new, size in zip(sizes, old, strict=True)], list(sizes)
-    # In float32, as type inference and onnxruntime do it, so that lengths agree in every case of a tie.
-    ratios = [np.float32(new) / np.float32(size) if size else np.float32(1) for new, size in zip(sizes, old, strict=True)]
-    best = int(np.argmin(ratios) if policy == "not_larger" else np.argmax(ratios))
-    lengths = [int(np.floor(np.float32(ratios[best] * np.float32(size)) + 0.5)) for size in old]
-    return [(float(sizes[best]), float(old[best]))] * len(old), lengths
+        return ratios, list(sizes)
+    if policy not in ("not_larger", "not_smaller"):
+        raise ValueError(f"Resize knows no keep_aspect_ratio_policy {policy!r}")
+    pick = min if policy == "not_larger" else max
+    up, down = pick(ratios, key=lambda ratio: ratio[0] / ratio[1])
+    return [(up, down)] * len(old), [floor(up / down * size + 0.5) for size in old]
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -181,7 +206,9 @@ def taps_of(attrs: Mapping[str, Any], s: Sampling) -> tuple[Taps, np.ndarray | N
     Raises:
         ValueError: an attribute has a value that it does not take.
     """
-    places = _coordinates(str(attrs["coordinate_transformation_mode"]), s, nearest=attrs["mode"] == "nearest")
+    if s.length == 0:
+        return Taps(s.size, np.zeros((0, 0), np.intp), np.zeros((0, 0))), None
+    places = _coordinates(str(attrs["coordinate_transformation_mode"]), s)
     if attrs["mode"] == "nearest":
         positions = _rounding(str(attrs["nearest_mode"]))(places)[:, None]
         weights = np.ones(positions.shape)
@@ -198,32 +225,29 @@ def taps_of(attrs: Mapping[str, Any], s: Sampling) -> tuple[Taps, np.ndarray | N
     return Taps(s.size, positions.clip(0, max(s.size - 1, 0)).astype(np.intp), weights), outside
 
 
-def _coordinates(mode: str, s: Sampling, *, nearest: bool) -> np.ndarray:
+def _coordinates(mode: str, s: Sampling) -> np.ndarray:
     """Where each element of the result lies along the operand's axis."""
     y = np.arange(s.length, dtype=np.float64)
 
-    def scaled(places: np.ndarray) -> np.ndarray:
-        quotient = places * s.scale[1] / s.scale[0]
-        # Scales are float32: 3 / 0.6f is to be 5 and not just below, or the next element would be picked.
-        return quotient.astype(np.float32).astype(np.float64) if nearest and s.scale[1] == 1 else quotient
-
+    up, down = s.scale
     if mode == "align_corners":
         return y * (s.size - 1) / max(s.length - 1, 1)
     if mode == "asymmetric":
-        return scaled(y)
+        return y * down / up
     if mode == "tf_crop_and_resize":
         assert s.region is not None
         start, end = s.region
         if s.length == 1:
             return np.full(1, 0.5 * (start + end) * (s.size - 1))
         return start * (s.size - 1) + y * (end - start) * (s.size - 1) / (s.length - 1)
-    half = scaled(y + 0.5) - 0.5
-    if mode == "half_pixel":
-        return half
-    if mode == "pytorch_half_pixel":
-        return half if s.length > 1 else np.zeros(s.length)
+    if mode == "pytorch_half_pixel" and s.length == 1:
+        return np.zeros(1)
+    # Over one denominator, so that a quotient that is whole, or a half, comes out as that.
+    half = (2 * y + 1) * down - up
+    if mode in ("half_pixel", "pytorch_half_pixel"):
+        return half / (2 * up)
     if mode == "half_pixel_symmetric":
-        return half + s.size / 2 * (1 - s.length / (s.ratio * s.size))
+        return (half + (s.size * up - s.length * down)) / (2 * up)
     raise ValueError(f"Resize knows no coordinate_transformation_mode {mode!r}")
 
 

@@ -6,19 +6,19 @@ irgrad gives roi, scales and sizes no gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
-from irgrad.errors import UnsupportedOpError
+from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, Op, OpTable
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops.dims import int_contents, shape_operand
-from irgrad.ops.resampling import Taps, axes_of, samplings, taps_of
+from irgrad.ops.resampling import Taps, axes_of, samplings, scaled_length, taps_of, towards
 from irgrad.runtime.kernels import accumulation_dtype, deliver
-from irgrad.types import Type
+from irgrad.types import Dim, Shape, Type, multiply_dims
 
 ops = OpTable()
 
@@ -63,6 +63,49 @@ def _resize(call: Call) -> Kernel:
     return kernel
 
 
+@resize.infer
+def _resize_type(call: Call) -> Sequence[Type]:
+    """What onnx infers too, and symbols; onnx (1.23) refuses sizes of which it does not know how many there are."""
+    x = call.tensor(0)
+    return [x.with_shape(None if x.shape is None else _resized_shape(call, x.shape))]
+
+
+def _resized_shape(call: Call, shape: Sequence[Dim]) -> Shape:
+    dims = list(shape)
+    try:
+        axes = axes_of(call.attrs, len(dims))
+    except ValueError as error:
+        raise TypeInferenceError(f"in a Resize of {call.tensor(0)} {error}") from None
+    given = [k for k in (2, 3) if call.has(k) and (call.tensor(k).static_shape != (0,) or not axes)]
+    if len(given) != 1:
+        raise TypeInferenceError(f"a Resize of {call.tensor(0)} takes either scales or sizes")
+    count = call.tensor(given[0]).static_shape
+    if count not in (None, (len(axes),)):
+        raise TypeInferenceError(f"a Resize of {call.tensor(0)} along {len(axes)} axes has {count[0]} scales or sizes")
+    for axis, size in zip(axes, _new_sizes(call, given[0], [dims[axis] for axis in axes]), strict=True):
+        dims[axis] = size
+    return tuple(dims)
+
+
+def _new_sizes(call: Call, operand: int, old: Sequence[Dim]) -> Sequence[Dim]:
+    """The sizes of the axes that are resized, as far as they are known."""
+    nothing: list[Dim] = [None] * len(old)
+    if operand == 2:
+        scales = call.constants.get(2)
+        return nothing if scales is None else [_scaled(float(s), size) for s, size in zip(scales, old, strict=True)]
+    sizes, policy = call.contents.get(3), str(call.attrs["keep_aspect_ratio_policy"])
+    if sizes is None or policy == "stretch":
+        return nothing if sizes is None else [None if isinstance(d, int) and d < 0 else d for d in sizes]
+    numbers = [(size, new) for size, new in zip(old, sizes, strict=True) if isinstance(size, int) and isinstance(new, int)]
+    return nothing if len(numbers) < len(old) else towards(policy, *zip(*numbers, strict=True))[1]
+
+
+def _scaled(scale: float, size: Dim) -> Dim:
+    if isinstance(size, int):
+        return scaled_length(scale, size)
+    return multiply_dims(int(scale), size) if scale.is_integer() else None
+
+
 def _resampled(x: np.ndarray, steps: Sequence[Step], fill: float) -> np.ndarray:
     """Picked elements are copied as they are; where there is more to do, integers are rounded and saturated at the end."""
     dtype = x.dtype
@@ -87,7 +130,7 @@ def _picks(taps: Taps) -> bool:
     return taps.places.shape[1] == 1 and bool((taps.weights == 1).all())
 
 
-resize_grad = ops.define("ResizeGrad", domain=IRGRAD_DOMAIN, defaults=Op("Resize").defaults)
+resize_grad = ops.define("ResizeGrad", domain=IRGRAD_DOMAIN, defaults=resize.defaults)
 """``ResizeGrad(dy, shape, roi, scales, sizes)`` with the attributes of Resize: the adjoint of it for an X of `shape`.
 
 It multiplies with the transposes of the matrices along the axes. Extrapolated elements contribute nothing.
@@ -99,9 +142,7 @@ def _resize_grad(call: Call) -> Kernel:
     attrs, shape, known = call.attrs, call.constants.get(1), _known_operands(call, 2)
     planned = None if shape is None or known is None else _transposed(_steps(attrs, shape.tolist(), *known))
 
-    def kernel(
-        dy: np.ndarray, shape: np.ndarray, *operands: np.ndarray | None, out: np.ndarray | None = None
-    ) -> np.ndarray:
+    def kernel(dy: np.ndarray, shape: np.ndarray, *operands: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
         steps = _transposed(_steps(attrs, shape.tolist(), *operands)) if planned is None else planned
         dx = dy.astype(accumulation_dtype(dy.dtype), copy=False)
         for axis, taps in steps:
@@ -129,8 +170,12 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
     assert x is not None
     if not b.needs(x):
         return [None]
-    region = roi if node.attr("coordinate_transformation_mode") == _CROP else None
-    return [b.op("irgrad.ResizeGrad", dy, b.shape_of(x), region, scales, sizes, **_linear(node))]
+    if node.attr("coordinate_transformation_mode") != _CROP:
+        roi = None
+    if scales is not None and sizes is not None:  # one of them is empty, as files of older opsets have it
+        scales = None if scales.tensor_type.static_shape == (0,) else scales
+        sizes = None if sizes.tensor_type.static_shape == (0,) else sizes
+    return [b.op("irgrad.ResizeGrad", dy, b.shape_of(x), roi, scales, sizes, **_linear(node))]
 
 
 @resize_grad.adjoint
@@ -144,7 +189,7 @@ def _linear(node: Node) -> dict[str, Any]:
     return {name: value for name, value in node.attrs.items() if name != "extrapolation_value"}
 
 
-# --- ResizeGrad in standard operations ----------------------------------------------------------------------------------
+# --- ResizeGrad in standard operations --------------------------------------------------------------------------------
 
 
 @resize_grad.lower
@@ -171,19 +216,30 @@ def _matrices(b: Builder, node: Node, rank: int, like: Value) -> list[tuple[int,
     attrs = {**node.op.defaults, **_linear(node)}
     shape, roi, scales, sizes = (node.input(k) for k in range(1, 5))
     assert shape is not None
-    known, wanted = int_contents(shape), _array_of(sizes)
-    constants = [_array_of(roi), _array_of(scales), wanted]
-    if known is not None and all((v is None) == (a is None) for v, a in zip((roi, scales, sizes), constants, strict=True)):
-        steps = reversed(_steps(attrs, known, *constants))
-        return [(axis, b.constant(taps.dense(), like.dtype)) for axis, taps, _ in steps]
+    axes = axes_of(attrs, rank)
+    arrays = [_array_of(operand) for operand in (roi, scales, sizes)]
+    told = all((a is None) == (v is None) for v, a in zip((roi, scales, sizes), arrays, strict=True))
+    known = int_contents(shape)
+    if told and known is not None:
+        return [(axis, b.constant(taps.dense(), like.dtype)) for axis, taps, _ in reversed(_steps(attrs, known, *arrays))]
     if sizes is not None and attrs["keep_aspect_ratio_policy"] != "stretch":
         raise UnsupportedOpError(
             "the gradient of a Resize that keeps the aspect ratio of sizes which are known at run time only cannot be told "
             "in standard operations; fix the sizes of its operand"
         )
-    axes = axes_of(attrs, rank)
     at_rest = _unchanged(shape, roi, scales, sizes, axes)
-    return [(axis, _made(b, node, k, axis, like)) for k, axis in enumerate(axes) if axis not in at_rest]
+    matrices = []
+    for k, axis in enumerate(axes):
+        size = None if shape.contents is None else shape.contents[axis]
+        if axis in at_rest:
+            continue
+        if told and isinstance(size, int):
+            alone = [None if a is None else a.reshape(-1, len(axes))[:, k] for a in arrays]
+            steps = _steps({**attrs, "axes": None}, [size], *alone)
+            matrices += [(axis, b.constant(taps.dense(), like.dtype)) for _, taps, _ in steps]
+        else:
+            matrices.append((axis, _made(b, node, k, axis, like)))
+    return matrices
 
 
 def _array_of(operand: Value | None) -> np.ndarray | None:
@@ -194,9 +250,7 @@ def _array_of(operand: Value | None) -> np.ndarray | None:
     return operand.constant if contents is None else np.array(contents, np.int64)
 
 
-def _unchanged(
-    shape: Value, roi: Value | None, scales: Value | None, sizes: Value | None, axes: Sequence[int]
-) -> set[int]:
+def _unchanged(shape: Value, roi: Value | None, scales: Value | None, sizes: Value | None, axes: Sequence[int]) -> set[int]:
     """The axes along which nothing changes whatever the sizes are."""
     if roi is not None:
         return set()
@@ -213,9 +267,14 @@ def _made(b: Builder, node: Node, position: int, axis: int, like: Value) -> Valu
     """The matrix of an axis, made at run time: the columns of an identity matrix, each resized."""
     shape, roi, scales, sizes = (node.input(k) for k in range(1, 5))
     assert shape is not None
+
+    def picked(operand: Value | None) -> Value | None:
+        return None if operand is None else b.op("Gather", operand, b.ints([position]))
+
     size = b.op("Gather", shape, b.ints([axis]))
     square = b.op("ConstantOfShape", b.op("Concat", size, size, axis=0), value=np.zeros(1, like.dtype))
-    pick: Callable[[Value | None], Value | None] = lambda v: None if v is None else b.op("Gather", v, b.ints([position]))
-    region = None if roi is None else b.op("Gather", b.op("Reshape", roi, b.ints([2, -1])), b.ints([position]), axis=1)
-    edges = None if region is None else b.op("Reshape", region, b.ints([2]))
-    return b.op("Resize", b.op("EyeLike", square), edges, pick(scales), pick(sizes), **{**_linear(node), "axes": (0,)})
+    ends = roi
+    if roi is not None:
+        region = b.op("Gather", b.op("Reshape", roi, b.ints([2, -1])), b.ints([position]), axis=1)
+        ends = b.op("Reshape", region, b.ints([2]))
+    return b.op("Resize", b.op("EyeLike", square), ends, picked(scales), picked(sizes), **{**_linear(node), "axes": (0,)})

@@ -39,15 +39,15 @@ class Executable(Protocol):
 
     @property
     def memory(self) -> MemoryReport:
-        """What the last run needed."""
+        """What the last run needed (of several at the same time, the one that ended last)."""
         ...
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Run once.
+        """Run once. Several threads may do so at the same time.
 
         Args:
             feeds: input name → array (never written to). A parameter may be fed too, which then replaces the model's own
-                array in this run.
+                array in this run, unless that decides the shape of something.
 
         Returns:
             Output name → array. The arrays belong to the caller and stay as they are whatever runs later.

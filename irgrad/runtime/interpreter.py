@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from irgrad.builder import call_of
 from irgrad.errors import ExecutionError, FeedError, IrgradError
 from irgrad.graph import Graph, Node, Value
+from irgrad.infer import infer_types
 from irgrad.op import Kernel
 from irgrad.runtime.executor import MemoryReport
 from irgrad.runtime.kernels import bind, results_of
@@ -62,6 +64,8 @@ class NumpyExecutable:
             if any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True)):
                 self._graph.set_constant(value, _written_out(value, array))
         self._programs: OrderedDict[Signature, _Program] = OrderedDict()
+        self._lock = Lock()  # one executable may be called from several threads
+        self._decides: dict[str, bool] = {}
         self._memory = MemoryReport()
 
     @property
@@ -76,14 +80,42 @@ class NumpyExecutable:
         arrays = check_feeds(self._graph, feeds)
         inputs = self._graph.inputs
         signature = tuple((name, _signature_of(array)) for name, array in arrays.items() if name in inputs)
-        program = self._programs.get(signature)
-        if program is None:
-            program = self._programs[signature] = _compile(self._graph, arrays)
-            if len(self._programs) > _CACHED:
-                self._programs.popitem(last=False)
-        self._programs.move_to_end(signature)
+        with self._lock:
+            for name in arrays:
+                if name not in inputs:
+                    self._check_parameter(name)
+            program = self._programs.get(signature)
+            if program is None:
+                program = self._programs[signature] = _compile(self._graph, arrays)
+                if len(self._programs) > _CACHED:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(signature)
         results, self._memory = _run(program, arrays)
         return results
+
+    def _check_parameter(self, name: str) -> None:
+        if name not in self._decides:
+            self._decides[name] = _decides_types(self._graph.value(name))
+        if self._decides[name]:
+            raise FeedError(
+                f"the parameter {name!r} decides the shape of a result, so that no other array can be fed in its place; "
+                "make it an input of the model"
+            )
+
+
+def _decides_types(value: Value) -> bool:
+    """Whether the type of some result follows from the elements of a constant: a Resize's scales, a Range's end."""
+    for node in value.users:
+        call = call_of(node.op, node.attrs, node.inputs, len(node.outputs))
+        others = [k for k, operand in enumerate(node.inputs) if operand is not value]
+        blind = replace(
+            call,
+            constants={k: array for k, array in call.constants.items() if k in others},
+            contents={k: known for k, known in call.contents.items() if k in others},
+        )
+        if infer_types(call) != infer_types(blind):
+            return True
+    return False
 
 
 def check_feeds(graph: Graph, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +266,8 @@ def _run(program: _Program, arrays: Mapping[str, Any]) -> tuple[dict[str, np.nda
         slots[slot] = array
     for name, array in arrays.items():
         slots[program.inputs[name] if name in program.inputs else program.constants[name][0]] = array
-    borrowed = {id(_root(a)) for a in slots if isinstance(a, np.ndarray)}
+    lent = [a for slot in slots for a in (slot if isinstance(slot, list) else (slot,))]
+    borrowed = {id(_root(a)) for a in lent if isinstance(a, np.ndarray)}
     live = _LiveBytes(borrowed)
     timeline = []
     with np.errstate(all="ignore"):
@@ -246,17 +279,22 @@ def _run(program: _Program, arrays: Mapping[str, Any]) -> tuple[dict[str, np.nda
             for slot in step.frees:
                 live.remove(slots[slot])
                 slots[slot] = None
-    outputs: dict[str, np.ndarray] = {}
     owned: set[int] = set()
-    for name, slot in program.outputs.items():
-        result = slots[slot]
-        if isinstance(result, np.ndarray):
-            root = id(_root(result))
-            if root in borrowed or root in owned or not result.flags.writeable:
-                result = result.copy()
-            owned.add(root)
-        outputs[name] = result
+    outputs = {name: _handed_out(slots[slot], borrowed, owned) for name, slot in program.outputs.items()}
     return outputs, MemoryReport(live.peak, tuple(timeline))
+
+
+def _handed_out(result: Any, borrowed: set[int], owned: set[int]) -> Any:
+    """A result as the caller's own: copied where it shares memory with a feed, a constant or what is handed out already."""
+    if isinstance(result, list):
+        return [_handed_out(item, borrowed, owned) for item in result]
+    if not isinstance(result, np.ndarray):
+        return result
+    root = id(_root(result))
+    if root in borrowed or root in owned or not result.flags.writeable:
+        return result.copy()
+    owned.add(root)
+    return result
 
 
 def _take(step: _Step, slots: list[Any]) -> None:

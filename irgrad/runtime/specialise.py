@@ -8,6 +8,7 @@ import numpy as np
 
 from irgrad.builder import call_of
 from irgrad.contents import follows_contents, infer_contents
+from irgrad.errors import TypeInferenceError
 from irgrad.graph import Graph, Node, Value
 from irgrad.infer import infer_types
 from irgrad.runtime.kernels import evaluate
@@ -29,6 +30,9 @@ def specialise(graph: Graph, types: Mapping[str, Type], elements: Mapping[str, t
     Returns:
         A new graph with the same names of inputs, outputs, constants and nodes; values whose contents follow from the
         shapes alone have become constants.
+
+    Raises:
+        TypeInferenceError: a node does not take operands of these shapes; the message names it.
     """
     other = Graph(graph.name, graph.opset)
     other.gradients, other.metadata = dict(graph.gradients), dict(graph.metadata)
@@ -41,11 +45,18 @@ def specialise(graph: Graph, types: Mapping[str, Type], elements: Mapping[str, t
     for node in graph.nodes():
         operands = [None if v is None else mapped[v] for v in node.inputs]
         call = call_of(node.op, node.attrs, operands, len(node.outputs))
-        inferred = [sharper(t, v.type) for t, v in zip(infer_types(call), node.outputs, strict=True)]
+        try:
+            types_of = infer_types(call)
+        except TypeInferenceError as error:
+            raise TypeInferenceError(f"at the node {node.name!r}: {error}") from None
+        inferred = [sharper(t, v.type) for t, v in zip(types_of, node.outputs, strict=True)]
         contents: Sequence[tuple[Dim, ...] | None] = [None] * len(inferred)
         if follows_contents(node.op):
             contents = infer_contents(call_of(node.op, node.attrs, operands, len(node.outputs), inferred))
-        arrays = fold(node, operands, inferred, contents)
+        try:
+            arrays = fold(node, operands, inferred, contents)
+        except Exception:  # an index out of range, an operation that nothing runs: the executor reports it, if it is reached
+            arrays = None
         if arrays is not None:
             for value, array in zip(node.outputs, arrays, strict=True):
                 mapped[value] = other.add_constant(array, value.name)

@@ -26,6 +26,7 @@ def accumulate_adjoints(
     seeds: Mapping[Value, Value],
     wrt: Sequence[Value],
     stop: Iterable[Value] = (),
+    renewed: dict[Value, Value] | None = None,
 ) -> list[Value | None]:
     """Add backward nodes to `graph` that compute the cotangents of `wrt`.
 
@@ -34,7 +35,9 @@ def accumulate_adjoints(
             replaced by that.
         seeds: differentiated value → its cotangent, a value of the same type.
         wrt: floating-point values; inputs, constants or intermediates.
-        stop: values that count as constants: no gradient flows through them to what they were computed from.
+        stop: values that count as constants: no gradient flows through them to what they were computed from. One that is in
+            `wrt` as well gets its own.
+        renewed: is told which values an expansion has put in the place of others: old value → new value.
 
     Returns:
         The cotangent of each value of `wrt`, in order; None where no seeded value depends on it.
@@ -42,12 +45,12 @@ def accumulate_adjoints(
     Raises:
         AdjointError: a value of `wrt` carries no gradient (integers, booleans, strings).
         UnsupportedOpError: nodes on the path have neither a rule nor an expansion, or use a mode that their rule does not
-            handle; all of them are named and the graph is left as it was up to expansions.
+            handle; all of them are named. Expansions, and nodes of rules that did not refuse, are left behind.
     """
     for value in wrt:
         if not value.type.differentiable:
             raise AdjointError(f"there is no gradient with respect to {value!r}: only floating-point values carry gradients")
-    renewed: dict[Value, Value] = {}
+    renewed = {} if renewed is None else renewed
     path = _expanded_path(graph, seeds, wrt, stop, renewed)
     wrt = [renewed.get(value, value) for value in wrt]
     stopped = {renewed.get(value, value) for value in stop}
@@ -102,12 +105,12 @@ def _total(
 
 def _active_values(graph: Graph, wrt: Iterable[Value], stopped: set[Value]) -> set[Value]:
     """The values that depend differentiably on one of `wrt` (those included)."""
-    active = {value for value in wrt if value not in stopped} | set(wrt)
+    active = set(wrt)
     for node in graph.nodes():
         if node.op.gradient is ZERO:
             continue
-        if any(value in active and value not in stopped for value in node.inputs if value is not None):
-            active.update(v for v in node.outputs if v.type.differentiable)
+        if any(value in active for value in node.inputs if value is not None):
+            active.update(v for v in node.outputs if v.type.differentiable and v not in stopped)
     return active
 
 

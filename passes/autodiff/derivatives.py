@@ -21,24 +21,24 @@ __all__ = ["Grad", "Hvp", "Jvp", "Vjp", "Wrt", "resolve_outputs", "resolve_wrt"]
 Wrt: TypeAlias = "str | Sequence[str]"
 
 
-def resolve_wrt(graph: Graph, wrt: Wrt) -> list[Value]:
-    """The values that `wrt` means.
+def resolve_wrt(graph: Graph, wrt: Wrt) -> dict[str, Value]:
+    """The values that `wrt` means, by the names that it gives them.
 
     Args:
         graph: where they live.
-        wrt: "parameters", "inputs" (those of a floating-point dtype), one name, or names of any values.
+        wrt: "parameters", "inputs" (those of a floating-point dtype), one name, or names of any outputs and other values. A
+            name that is an output's means what is returned under it, whatever that value itself is called.
 
     Raises:
         AdjointError: a name is unknown or not of a floating-point dtype, or there is nothing to differentiate by.
     """
     if wrt == "parameters":
-        values = [value for value in graph.constants if value.is_parameter]
+        values = {value.name: value for value in graph.constants if value.is_parameter}
     elif wrt == "inputs":
-        values = [value for value in graph.inputs.values() if value.type.differentiable]
+        values = {name: value for name, value in graph.inputs.items() if value.type.differentiable}
     else:
-        names = [wrt] if isinstance(wrt, str) else list(dict.fromkeys(wrt))
-        values = [_named(graph, name) for name in names]
-        for value in values:
+        values = {name: _named(graph, name) for name in ([wrt] if isinstance(wrt, str) else wrt)}
+        for value in values.values():
             if not value.type.differentiable:
                 raise AdjointError(
                     f"there is no gradient with respect to {value!r}: only floating-point values carry gradients"
@@ -96,12 +96,18 @@ def _or_zeros(graph: Graph, cotangent: Value | None, like: Value) -> Value:
     return Builder(graph, role=Role.BACKWARD, origin=origin).zeros_like(like)
 
 
-def _pull_back(graph: Graph, seeds: Mapping[Value, Value], names: Sequence[str], stop: Sequence[str]) -> list[Value]:
-    wrt = [_named(graph, name) for name in names]
-    stopped = [_named(graph, name) for name in stop]
-    cotangents = accumulate_adjoints(graph, seeds, wrt, stopped)
-    # Looked up again: an expansion on the path may have put new values behind the names.
-    return [_or_zeros(graph, c, _named(graph, name)) for c, name in zip(cotangents, names, strict=True)]
+def _pull_back(
+    graph: Graph, seeds: Mapping[Value, Value], wrt: Mapping[str, Value], stop: Sequence[str] = ()
+) -> tuple[dict[str, Value], dict[Value, Value]]:
+    """Name → cotangent of each value of `wrt`; and what took the place of values that an expansion replaced."""
+    renewed: dict[Value, Value] = {}
+    cotangents = accumulate_adjoints(graph, seeds, list(wrt.values()), [_named(graph, name) for name in stop], renewed)
+    pairs = zip(wrt.items(), cotangents, strict=True)
+    return {name: _or_zeros(graph, c, renewed.get(value, value)) for (name, value), c in pairs}, renewed
+
+
+def _renewed(values: Mapping[str, Value], renewed: Mapping[Value, Value]) -> dict[str, Value]:
+    return {name: renewed.get(value, value) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -120,10 +126,10 @@ class Vjp(Pass):
     stop: Sequence[str] = ()
 
     def run(self, graph: Graph) -> bool:
-        names = [value.name for value in resolve_wrt(graph, self.wrt)]
+        wrt = resolve_wrt(graph, self.wrt)
         outputs = resolve_outputs(graph, self.outputs)
         seeds = [_seed_input(graph, f"{name}_cotangent", value) for name, value in outputs.items()]
-        _add_gradients(graph, dict(_summed(graph, list(outputs.values()), seeds)), names, self.stop)
+        _add_gradients(graph, dict(_summed(graph, list(outputs.values()), seeds)), wrt, self.stop)
         return True
 
 
@@ -143,28 +149,34 @@ class Grad(Pass):
     stop: Sequence[str] = ()
 
     def run(self, graph: Graph) -> bool:
-        names = [value.name for value in resolve_wrt(graph, self.wrt)]
-        outputs = resolve_outputs(graph, None if self.output is None else [self.output])
-        if len(outputs) != 1:
-            raise AdjointError(
-                f"the gradient is of one scalar output, but there are {len(outputs)} outputs: {', '.join(outputs)}; "
-                "name one, or use vjp"
-            )
-        ((name, value),) = outputs.items()
-        if not isinstance(value.type, TensorType) or value.type.shape is None or any(d != 1 for d in value.type.shape):
-            raise AdjointError(
-                f"the gradient is of a scalar, but the output {name!r} is {value.type}; add a loss (loss=...) or use vjp"
-            )
-        seed = Builder(graph, role=Role.BACKWARD).constant(np.ones(value.type.static_shape or (), value.dtype))
-        _add_gradients(graph, {value: seed}, names, self.stop)
+        _differentiate(graph, resolve_wrt(graph, self.wrt), self.output, self.stop)
         return True
 
 
-def _add_gradients(graph: Graph, seeds: Mapping[Value, Value], names: Sequence[str], stop: Sequence[str]) -> None:
-    results = _pull_back(graph, seeds, names, stop)
-    gradients = {f"{name}_grad": value for name, value in zip(names, results, strict=True)}
-    _return(graph, gradients)
-    graph.gradients.update(zip(names, gradients, strict=True))
+def _differentiate(graph: Graph, wrt: Mapping[str, Value], output: str | None, stop: Sequence[str]) -> dict[str, Value]:
+    """Add the gradient of a scalar output; the values of `wrt` as they are afterwards."""
+    outputs = resolve_outputs(graph, None if output is None else [output])
+    if len(outputs) != 1:
+        raise AdjointError(
+            f"the gradient is of one scalar output, but there are {len(outputs)} outputs: {', '.join(outputs)}; "
+            "name one, or use vjp"
+        )
+    ((name, value),) = outputs.items()
+    if not isinstance(value.type, TensorType) or value.type.shape is None or any(d != 1 for d in value.type.shape):
+        raise AdjointError(
+            f"the gradient is of a scalar, but the output {name!r} is {value.type}; add a loss (loss=...) or use vjp"
+        )
+    seed = Builder(graph, role=Role.BACKWARD).constant(np.ones(value.type.static_shape or (), value.dtype))
+    return _add_gradients(graph, {value: seed}, wrt, stop)
+
+
+def _add_gradients(
+    graph: Graph, seeds: Mapping[Value, Value], wrt: Mapping[str, Value], stop: Sequence[str]
+) -> dict[str, Value]:
+    results, renewed = _pull_back(graph, seeds, wrt, stop)
+    _return(graph, {f"{name}_grad": value for name, value in results.items()})
+    graph.gradients.update({name: f"{name}_grad" for name in results})
+    return _renewed(wrt, renewed)
 
 
 @dataclass(frozen=True)
@@ -184,27 +196,46 @@ class Jvp(Pass):
     outputs: Sequence[str] | None = None
 
     def run(self, graph: Graph) -> bool:
-        names = [value.name for value in resolve_wrt(graph, self.wrt)]
+        wrt = resolve_wrt(graph, self.wrt)
         outputs = resolve_outputs(graph, self.outputs)
-        before = set(graph.inputs)
         dummies = {n: _seed_input(graph, graph.fresh_name(f"{n}_dummy_cotangent"), v) for n, v in outputs.items()}
-        seeds = dict(_summed(graph, list(outputs.values()), list(dummies.values())))
-        pulled = _pull_back(graph, seeds, names, ())
-        tangents = [_seed_input(graph, f"{name}_tangent", _named(graph, name)) for name in names]
-        pushed = accumulate_adjoints(graph, dict(_summed(graph, pulled, tangents)), list(dummies.values()))
+        pulled, renewed = _pull_back(graph, dict(_summed(graph, list(outputs.values()), list(dummies.values()))), wrt)
+        wrt, outputs = _renewed(wrt, renewed), _renewed(outputs, renewed)
+        tangents = [_seed_input(graph, f"{name}_tangent", value) for name, value in wrt.items()]
+        seeds = dict(_summed(graph, list(pulled.values()), tangents))
+        again: dict[Value, Value] = {}
+        pushed = accumulate_adjoints(graph, seeds, list(dummies.values()), renewed=again)
+        outputs = _renewed(outputs, again)
         results = {
-            f"{name}_tangent": _or_zeros(graph, value, dummies[name]) for name, value in zip(outputs, pushed, strict=True)
+            f"{name}_tangent": _or_zeros(graph, value, outputs[name]) for name, value in zip(outputs, pushed, strict=True)
         }
         _return(graph, results)
         remove_dead(graph)
-        for value in [*dummies.values()]:
-            if value.users:
+        for name, dummy in dummies.items():
+            if _is_read(dummy):
                 raise AdjointError(
-                    f"the derivative depends on the cotangent of {value.name!r}: an adjoint rule is not linear"
+                    f"the derivative depends on the cotangent of {outputs[name]!r}: an adjoint rule is not linear"
                 )
-            graph.erase(value)
-        assert before <= set(graph.inputs)
+            # Only its shape is still asked for, and that is the output's own.
+            graph.replace_all_uses(dummy, outputs[name])
+            graph.erase(dummy)
         return True
+
+
+def _is_read(value: Value) -> bool:
+    """Whether an output depends on the elements of a value, and not just on its shape."""
+    seen = {value}
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        if current.is_output:
+            return True
+        for node in current.users:
+            if node.op.qualified_name not in ("Shape", "Size"):
+                fresh = [output for output in node.outputs if output not in seen]
+                seen.update(fresh)
+                waiting += fresh
+    return False
 
 
 @dataclass(frozen=True)
@@ -223,12 +254,11 @@ class Hvp(Pass):
     output: str | None = None
 
     def run(self, graph: Graph) -> bool:
-        names = [value.name for value in resolve_wrt(graph, self.wrt)]
-        Grad(names, self.output).run(graph)
-        vectors = [_seed_input(graph, f"{name}_vector", _named(graph, name)) for name in names]
-        gradients = [graph.outputs[graph.gradients[name]] for name in names]
-        results = _pull_back(graph, dict(_summed(graph, gradients, vectors)), names, ())
-        _return(graph, {f"{name}_hvp": value for name, value in zip(names, results, strict=True)})
+        wrt = _differentiate(graph, resolve_wrt(graph, self.wrt), self.output, ())
+        vectors = [_seed_input(graph, f"{name}_vector", value) for name, value in wrt.items()]
+        gradients = [graph.outputs[graph.gradients[name]] for name in wrt]
+        results, _ = _pull_back(graph, dict(_summed(graph, gradients, vectors)), wrt)
+        _return(graph, {f"{name}_hvp": value for name, value in results.items()})
         return True
 
 

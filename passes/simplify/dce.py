@@ -16,8 +16,8 @@ __all__ = ["DeadCode", "remove_dead"]
 class DeadCode(Pass):
     """Erase the nodes that no output depends on, and the constants that nothing reads.
 
-    Inputs and parameters stay, since they are the signature: what can be fed to a graph can be fed to whatever is made of it.
-    So does every value that has a gradient or is an output.
+    Inputs and parameters stay, since they are the signature: what can be fed to a graph can be fed to whatever is made of
+    it. So does every value that has a gradient or is an output.
     """
 
     name: ClassVar[str] = "dce"

@@ -26,6 +26,8 @@ def to_the_same_shape(x: Var) -> OpPattern:
 
 @to_the_same_shape.check
 def _(x: Value, root: Node) -> str | None:
+    if len(root.outputs) > 1:
+        return "it has other results"
     if not same_shape(x, root.outputs[0]):
         return f"{x!r} may have another shape than {root.outputs[0]!r}"
     if root.op.name == "Slice" and root.input(4) is not None and set(ints_of(root.input(4)) or (0,)) != {1}:

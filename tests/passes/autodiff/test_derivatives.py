@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 import irgrad as ig
+from irgrad.builder import Builder
 from irgrad.errors import AdjointError, PassError, UnsupportedOpError
 from irgrad.gradcheck import check_grads
-from irgrad.graph import Graph
+from irgrad.graph import Graph, Value
+from irgrad.types import Shape
 
 FLOAT, DOUBLE, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64
 
@@ -357,3 +362,127 @@ def test_unknown_names_offer_close_ones() -> None:
         ig.vjp(ig.load(mlp()), ["w11"])
     with pytest.raises(PassError, match="there is no loss 'crossentropy'"):
         ig.grad(ig.load(mlp()), loss="crossentropy")
+
+
+def two_products() -> tuple[Graph, Builder, Value]:
+    graph = Graph()
+    return graph, Builder(graph), graph.add_input("x", ig.TensorType(np.dtype(np.float32), (2,)))
+
+
+def test_a_value_that_counts_as_constant_has_a_gradient_itself() -> None:
+    graph, b, x = two_products()
+    with b:
+        h = x * x
+        graph.set_outputs({"y": h * 3.0})
+    graph.rename(h, "h")
+    ones = np.ones(2, np.float32)
+    results = ig.compile(ig.vjp(graph, ["x", "h"], stop=["h"]))({"x": ones, "y_cotangent": ones})
+    np.testing.assert_array_equal(results["h_grad"], [3, 3])
+    np.testing.assert_array_equal(results["x_grad"], [0, 0])
+
+
+def test_an_output_is_differentiated_by_under_its_own_name() -> None:
+    graph, b, x = two_products()
+    with b:
+        h = b.op("Identity", x)
+        graph.set_outputs({"h": h, "y": h * h})
+    merged = ig.apply(graph, "simplify")
+    assert merged.outputs["h"].name == "x"
+    joint = ig.vjp(merged, ["h", "x"], ["y"])
+    assert joint.gradients == {"h": "h_grad", "x": "x_grad"}
+    results = ig.compile(joint)({"x": np.array([1, 2], np.float32), "y_cotangent": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(results["h_grad"], [2, 4])
+    np.testing.assert_array_equal(results["x_grad"], [2, 4])
+
+
+def test_a_name_in_wrt_is_that_of_an_output_first() -> None:
+    graph, b, x = two_products()
+    with b:
+        p = x * 2.0
+        q = p * p
+    graph.rename(p, "p")
+    graph.rename(q, "q")
+    graph.set_outputs({"q": p, "p": q})
+    joint = ig.vjp(graph, "q", ["p"])
+    results = ig.compile(joint)({"x": np.ones(2, np.float32), "p_cotangent": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(results["q_grad"], [4, 4])
+
+
+SHAPES: list[tuple[Shape, Shape]] = [
+    (("N", 3), ("M", 3)),
+    (("N", 3), (3,)),
+    (("N", 3), ("N", 1)),
+    (("N", "M"), ("M", "N")),
+    ((None, 3), (None, 3)),
+    (None, None),
+]
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+@pytest.mark.parametrize("sizes", [(1, 4), (4, 1), (3, 3), (1, 1), (0, 1), (1, 0)])
+def test_products_with_jacobians_whatever_the_symbols_turn_out_to_be(
+    shapes: tuple[Shape, Shape], sizes: tuple[int, int]
+) -> None:
+    graph = Graph()
+    x, z = (graph.add_input(n, ig.TensorType(np.dtype(np.float64), s)) for n, s in zip("xz", shapes, strict=True))
+    with Builder(graph) as b:
+        graph.set_outputs({"y": b.op("Tanh", x * z)})
+    concrete = [
+        (size, 3) if s is None else tuple(dict(zip("NM", sizes, strict=True)).get(str(d), d or size) for d in s)
+        for s, size in zip(shapes, sizes, strict=True)
+    ]
+    try:
+        result = np.broadcast_shapes(*concrete)  # type: ignore[arg-type]
+    except ValueError:
+        pytest.skip("these sizes do not fit each other")
+    generator = np.random.default_rng(0)
+    fx, fz, tx, tz = (generator.standard_normal(shape) for shape in (*concrete, *concrete))
+    c = generator.standard_normal(result)
+    tangent = ig.compile(ig.jvp(graph))({"x": fx, "z": fz, "x_tangent": tx, "z_tangent": tz})["y_tangent"]
+    np.testing.assert_allclose(tangent, (1 - np.tanh(fx * fz) ** 2) * (tx * fz + fx * tz))
+    pulled = ig.compile(ig.vjp(graph))({"x": fx, "z": fz, "y_cotangent": c})
+    assert (pulled["x_grad"].shape, pulled["z_grad"].shape) == tuple(concrete)
+    np.testing.assert_allclose(np.vdot(pulled["x_grad"], tx) + np.vdot(pulled["z_grad"], tz), np.vdot(c, tangent))
+
+
+def test_tangents_of_what_does_not_move_are_zero_at_any_size() -> None:
+    graph = Graph()
+    x, z = (graph.add_input(n, ig.TensorType(np.dtype(np.float32), ("N",))) for n in "xz")
+    with Builder(graph):
+        graph.set_outputs({"y": z * z, "w": x * x})
+    ones = np.ones(3, np.float32)
+    results = ig.compile(ig.jvp(graph, "x"))({"x": ones, "z": ones, "x_tangent": ones})
+    np.testing.assert_array_equal(results["y_tangent"], np.zeros(3))
+    np.testing.assert_array_equal(results["w_tangent"], [2, 2, 2])
+
+
+def test_the_text_does_not_depend_on_hashes() -> None:
+    program = (
+        "import sys, irgrad as ig; g = ig.load(sys.stdin.buffer.read());"
+        "print(ig.vjp(g, 'parameters'), ig.jvp(g), ig.apply(ig.vjp(g), [ig.passes.autodiff.derivatives.Jvp(['x'])]))"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            input=mlp().SerializeToString(),
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+        ).stdout
+        for seed in ("1", "77")
+    }
+    assert len(texts) == 1
+
+
+def test_checking_the_gradient_of_an_intermediate() -> None:
+    x = np.random.default_rng(8).standard_normal((2, 4))
+    check_grads(ig.load(mlp()), {"x": x}, ["x", "w1"], outputs=["a1"])
+
+
+def test_list_attributes_are_as_good_as_tuples() -> None:
+    graph = Graph()
+    x = graph.add_input("x", ig.TensorType(np.dtype(np.float32), (2, 3)))
+    transposed = ig.Builder(graph).op("Transpose", x, perm=[1, 0])
+    assert transposed.shape == (3, 2)
+    assert transposed.producer is not None
+    assert transposed.producer.attrs["perm"] == (1, 0)

@@ -327,3 +327,27 @@ def test_many_equal_nodes_are_merged_at_once() -> None:
     assert CommonSubexpressions().run(graph)
     assert len(graph) == 2
     assert len(graph.outputs) == 3000
+
+
+def test_casts_through_a_format_that_does_not_hold_all_numbers_stay() -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(np.dtype(np.int64), (2,)))
+    b = Builder(graph)
+    middle = b.cast(x, np.dtype(np.float64))
+    graph.set_outputs({"back": b.cast(middle, x.dtype), "on": b.cast(middle, np.dtype(np.float32))})
+    simple = graph.copy()
+    Simplify().run(simple)
+    feeds = {"x": np.array([2**53 + 1, 2**61 + 2**37 + 1])}
+    before, after = compile(graph)(feeds), compile(simple)(feeds)
+    assert {name: array.tobytes() for name, array in before.items()} == {n: a.tobytes() for n, a in after.items()}
+
+
+def test_a_split_with_an_empty_part_stays() -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(np.dtype(np.float32), (3,)))
+    b = Builder(graph)
+    whole, empty = b.multi("Split", x, b.ints([3, 0]), outputs=2)
+    graph.set_outputs({"whole": whole, "empty": empty})
+    Simplify().run(graph)
+    results = compile(graph)({"x": np.ones(3, np.float32)})
+    assert (results["whole"].shape, results["empty"].shape) == ((3,), (0,))
