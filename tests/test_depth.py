@@ -57,14 +57,13 @@ def everything(proto: onnx.ModelProto, length: int) -> np.ndarray:
 
 def test_calls_grow_linearly() -> None:
     totals = {}
-    for length in (500, 1000, 2000):
+    for length in (1000, 10_000):
         proto = chain(length)
-        everything(proto, length)  # what is imported and cached once is no cost of a graph
+        everything(chain(100), 100)  # what is imported and cached once is no cost of a graph
         with counted() as calls:
             everything(proto, length)
         totals[length] = sum(calls.values())
-    first, second = totals[1000] - totals[500], totals[2000] - totals[1000]
-    assert second <= 2.1 * first, totals
+    assert totals[10_000] <= 10.1 * totals[1000], totals
 
 
 def test_a_chain_of_100_000_nodes() -> None:
