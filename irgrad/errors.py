@@ -6,7 +6,9 @@ that says what was wrong, where, and what to do about it; nothing is half done w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from itertools import islice
 
 __all__ = [
     "AdjointError",
@@ -31,7 +33,14 @@ __all__ = [
     "UnsupportedOpsetError",
     "UsageError",
     "VerifyError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: "; did you mean 'w1' or 'w2'?", or "" where no known name is close."""
+    close = get_close_matches(name, list(islice(known, 20_000)), n=3)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 class IrgradError(Exception):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import networkx as nx
 import numpy as np
 
-from irgrad.errors import GraphError
+from irgrad.errors import GraphError, did_you_mean
 from irgrad.node import Node, Operand, Role, Value, active_emitter
 from irgrad.types import Dim, TensorType, Type
 
@@ -124,7 +123,7 @@ class Graph:
         try:
             return self._values[name]
         except KeyError:
-            raise GraphError(f"there is no value {name!r} in the graph{_suggest(name, self._values)}") from None
+            raise GraphError(f"there is no value {name!r} in the graph{did_you_mean(name, self._values)}") from None
 
     def node(self, name: str) -> Node:
         """The node of that name.
@@ -135,7 +134,7 @@ class Graph:
         try:
             return self._node_names[name]
         except KeyError:
-            raise GraphError(f"there is no node {name!r} in the graph{_suggest(name, self._node_names)}") from None
+            raise GraphError(f"there is no node {name!r} in the graph{did_you_mean(name, self._node_names)}") from None
 
     def walk(self) -> Iterator[Graph]:
         """The graph and all subgraphs inside it, outer ones first; each may be changed before the next is asked for."""
@@ -417,8 +416,3 @@ def _contents(array: np.ndarray) -> tuple[Dim, ...] | None:
     if array.dtype.kind in "iub" and array.size <= MAX_CONTENTS:
         return tuple(int(x) for x in array.reshape(-1))
     return None
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known)[:20_000], n=3)
-    return f"; did you mean {', '.join(repr(c) for c in close)}?" if close else ""

@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, NoReturn
 
 from irgrad.compare import graphs_equal
-from irgrad.errors import IrgradError, PassError
+from irgrad.errors import IrgradError, PassError, did_you_mean
 from irgrad.graph import Graph
 from irgrad.literals import unquote
 from irgrad.options import Nested, Quoted, Words, convert, defaults_of, option_text, option_types
@@ -301,8 +300,7 @@ class _Parser:
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=3)
-    return (f"; did you mean {' or '.join(map(repr, close))}?" if close else "") + f" (known: {', '.join(known) or 'none'})"
+    return did_you_mean(name, known) + f" (known: {', '.join(known) or 'none'})"
 
 
 def _pass_text(pass_: Pass) -> str:

@@ -157,7 +157,7 @@ MISTAKES = {
         "cannot be written: there is no folder 'nowhere'",
     ),
     "no such pass": (["opt", "{model}", "-p", "simplfy"], "simplify"),
-    "no such operation": (["ops", "Convv"], "there is no operation 'Convv'; did you mean Conv"),
+    "no such operation": (["ops", "Convv"], "there is no operation 'Convv'; did you mean 'Conv'"),
     "an example as a file": (["grad", "resnet50"], "--example resnet50"),
     "no such output": (["grad", "{model}", "--output", "yy"], "there is no value 'yy'"),
     "nothing to differentiate by": (["grad", "{model}", "--wrt", ","], "--wrt names nothing"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import click
 
 from irgrad.cli.common import show, show_table
 from irgrad.cli.tables import Table
 from irgrad.coverage import Coverage, coverage
-from irgrad.errors import UsageError
+from irgrad.errors import UsageError, did_you_mean
 
 __all__ = ["command"]
 
@@ -49,7 +48,5 @@ def _named(names: Sequence[str], rows: Sequence[Coverage]) -> list[Coverage]:
     known = {row.name.lower(): row for row in rows}
     for name in names:
         if name.lower() not in known:
-            close = [known[found].name for found in get_close_matches(name.lower(), known, n=3)]
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise UsageError(f"there is no operation {name!r}{hint}")
+            raise UsageError(f"there is no operation {name!r}{did_you_mean(name, [row.name for row in rows])}")
     return [known[name] for name in dict.fromkeys(name.lower() for name in names)]
