@@ -16,7 +16,7 @@ from irgrad.infer import infer_types
 from irgrad.op import Call, Op, find_op
 from irgrad.types import TensorType, Type
 
-__all__ = ["AdjointBuilder", "Builder", "call_of"]
+__all__ = ["AdjointBuilder", "Builder", "call_of", "typed_call"]
 
 _POOLED = 64  # constants of at most this many elements are shared between the nodes that use equal ones
 
@@ -35,6 +35,11 @@ def call_of(
         contents={k: v.contents for k, v in present if v.contents is not None},
         n_outputs=n_outputs,
     )
+
+
+def typed_call(node: Node) -> Call:
+    """The `Call` that a node of a graph makes, its output types included: what a kernel is bound to."""
+    return call_of(node.op, node.attrs, node.inputs, len(node.outputs), [value.type for value in node.outputs])
 
 
 class Builder:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from irgrad.builder import call_of
+from irgrad.builder import typed_call
 from irgrad.errors import UsageError
 from irgrad.graph import Graph, Node, Value
 from irgrad.runtime.kernels import evaluate
@@ -136,7 +136,7 @@ def plausible_parameters(graph: Graph, feeds: Mapping[str, np.ndarray], seed: in
 
 
 def _run(node: Node, known: Mapping[Value, Any]) -> tuple[Any, ...]:
-    call = call_of(node.op, node.attrs, node.inputs, len(node.outputs), [v.type for v in node.outputs])
+    call = typed_call(node)
     return evaluate(call, [None if v is None else known[v] for v in node.inputs])
 
 

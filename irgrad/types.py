@@ -31,6 +31,7 @@ __all__ = [
     "is_differentiable",
     "merge_types",
     "multiply_dims",
+    "same_dtypes",
     "type_from_proto",
     "type_to_proto",
     "without_symbols",
@@ -239,6 +240,15 @@ def without_symbols(type: Type) -> Type:
     if type.shape is None:
         return type
     return type.with_shape(tuple(d if isinstance(d, int) else None for d in type.shape))
+
+
+def same_dtypes(a: Type, b: Type) -> bool:
+    """Whether two types differ in nothing but shapes: both tensors, sequences or optionals, and of the same dtype."""
+    if isinstance(a, TensorType) and isinstance(b, TensorType):
+        return a.dtype == b.dtype
+    if isinstance(a, TensorType) or isinstance(b, TensorType):
+        return False
+    return a.__class__ is b.__class__ and same_dtypes(a.element, b.element)
 
 
 def types_compatible(a: Type, b: Type) -> bool:

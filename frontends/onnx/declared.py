@@ -13,7 +13,7 @@ from irgrad.errors import DuplicateNameError, ModelTypeError, UnsupportedOpsetEr
 from irgrad.frontends.onnx.calls import domain_of
 from irgrad.frontends.onnx.check import check_text
 from irgrad.graph import OPSET, Graph, Value
-from irgrad.types import OptionalType, SequenceType, TensorType, Type, type_from_proto, without_symbols
+from irgrad.types import OptionalType, SequenceType, TensorType, Type, same_dtypes, type_from_proto, without_symbols
 
 __all__ = [
     "LoopInputs",
@@ -155,7 +155,7 @@ def input_type(info: onnx.ValueInfoProto, given: Type | None, *, symbols: bool) 
         if declared is None:
             raise ModelTypeError(f"the input {info.name!r} declares no element type")
         return declared if symbols else without_symbols(declared)
-    if declared is not None and not _same_kind(declared, given):
+    if declared is not None and not same_dtypes(declared, given):
         raise ModelTypeError(f"the input {info.name!r} is declared as {declared}, but what it receives is {given}")
     return given
 
@@ -289,20 +289,12 @@ def complete_type(value: Value, declared: Type | None, *, guessed: bool) -> None
         return
     if isinstance(have, OptionalType) and not isinstance(declared, OptionalType):
         have = have.element  # that the optional is there is something the file may know
-    if guessed or (isinstance(have, TensorType) and have.shape is None and not _same_kind(have, declared)):
+    if guessed or (isinstance(have, TensorType) and have.shape is None and not same_dtypes(have, declared)):
         value.graph.set_type(value, declared)
-    elif not _same_kind(have, declared):
+    elif not same_dtypes(have, declared):
         raise ModelTypeError(f"the value {value.name!r} is declared as {declared}, but what makes it gives {have}")
     else:
         value.graph.set_type(value, _filled(have, without_symbols(declared)))
-
-
-def _same_kind(a: Type, b: Type) -> bool:
-    if isinstance(a, TensorType) and isinstance(b, TensorType):
-        return a.dtype == b.dtype
-    if isinstance(a, TensorType) or isinstance(b, TensorType):
-        return False
-    return a.__class__ is b.__class__ and _same_kind(a.element, b.element)
 
 
 def _filled(have: Type, other: Type) -> Type:

@@ -12,7 +12,7 @@ from onnx import AttributeProto, defs
 from irgrad.builder import Builder
 from irgrad.errors import GraphError
 from irgrad.frontends.onnx.reader import Scope, emit_nodes
-from irgrad.graph import OPSET, Graph, Node, Value
+from irgrad.graph import OPSET, Node, Value
 from irgrad.proto import node_to_proto
 from irgrad.types import type_to_proto
 
@@ -65,7 +65,7 @@ def _attributes(node: Node, function: onnx.FunctionProto) -> Mapping[str, Attrib
 def _body(node: Node) -> onnx.FunctionProto | None:
     """The body of a node's operation; None where there is none, be it for lack of a shape that the body depends on."""
     schema = _schema(node)
-    if schema is None or any(isinstance(a, Graph) for a in node.attrs.values()):
+    if schema is None or node.subgraphs:
         return None
     if not schema.has_context_dependent_function:
         return _plain_body(node.op.name, node.op.domain) if schema.has_function else None

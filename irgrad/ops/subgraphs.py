@@ -21,7 +21,7 @@ from irgrad.infer import infer_types
 from irgrad.op import Call
 from irgrad.runtime.interpreter import Subprogram
 from irgrad.runtime.specialise import sharper, specialise
-from irgrad.types import Dim, OptionalType, SequenceType, TensorType, Type
+from irgrad.types import Dim, OptionalType, SequenceType, TensorType, Type, same_dtypes
 
 __all__ = ["Body", "Known", "joined", "plain_operands", "single"]
 
@@ -88,7 +88,7 @@ class Body:
         """
         known: dict[Value, Known] = {}
         for value, given in zip(self.inputs, [*own, *self.captured], strict=True):
-            if not _same_elements(value.type, given.type):
+            if not same_dtypes(value.type, given.type):
                 raise TypeInferenceError(
                     f"the input {value.name!r} of the subgraph {self.name!r} is {value.type}, but it gets {given.type}"
                 )
@@ -182,14 +182,6 @@ def joined(a: Type, b: Type) -> Type:
         # A value may stand for an optional that is there.
         return OptionalType(joined(*(t.element if isinstance(t, OptionalType) else t for t in (a, b))))
     raise TypeInferenceError(f"a value would be {a} or {b}, depending on what runs")
-
-
-def _same_elements(a: Type, b: Type) -> bool:
-    if isinstance(a, TensorType) and isinstance(b, TensorType):
-        return a.dtype == b.dtype
-    if isinstance(a, TensorType) or isinstance(b, TensorType):
-        return False
-    return a.__class__ is b.__class__ and _same_elements(a.element, b.element)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from irgrad.builder import call_of
+from irgrad.builder import call_of, typed_call
 from irgrad.errors import ExecutionError, FeedError, IrgradError
 from irgrad.graph import Graph, Node, Value
 from irgrad.infer import infer_types
@@ -211,7 +211,7 @@ def _program_of(graph: Graph) -> _Program:
         frees.setdefault(position, []).append(slot)
     steps = []
     for position, node in enumerate(nodes):
-        call = call_of(node.op, node.attrs, node.inputs, len(node.outputs), [v.type for v in node.outputs])
+        call = typed_call(node)
         try:
             kernel = bind(call)
         except IrgradError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irgrad.builder import call_of
+from irgrad.builder import typed_call
 from irgrad.gradcheck import check_grads
 from irgrad.op import ZERO, Op
 from irgrad.ops import FAMILIES
@@ -48,7 +48,7 @@ def expected(case: Case, graph: Any) -> tuple[Any, ...]:
         with np.errstate(all="ignore"):
             return results_of(case.oracle(*operands), case.outputs)
     (node,) = graph.nodes()
-    call = call_of(node.op, node.attrs, node.inputs, len(node.outputs), [v.type for v in node.outputs])
+    call = typed_call(node)
     with np.errstate(all="ignore"):
         return results_of(reference_kernel(call)(*operands), case.outputs)
 

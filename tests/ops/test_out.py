@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irgrad.builder import call_of
+from irgrad.builder import typed_call
 from irgrad.runtime.kernels import bind, results_of
 from irgrad.types import TensorType
 from tests.ops.harness import Case
@@ -26,7 +26,7 @@ def garbage(like: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("case", RUNNABLE, ids=names(RUNNABLE))
 def test_writes_where_it_is_told(case: Case) -> None:
     (node,) = case.graph().nodes()
-    call = call_of(node.op, node.attrs, node.inputs, len(node.outputs), [v.type for v in node.outputs])
+    call = typed_call(node)
     if not all(isinstance(type, TensorType) for type in (*call.inputs, *call.outputs) if type is not None):
         pytest.skip("sequences have no place of their own")
     operands = [None if a is None else np.array(a) for a in case.inputs]
