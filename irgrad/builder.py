@@ -226,12 +226,32 @@ class AdjointBuilder(Builder):
 
     def further_output(self, node: Node, index: int) -> Value:
         """The output `index` of a forward node, which is added to it where nobody had asked for it yet."""
-        if index < len(node.outputs):
-            return node.outputs[index]
-        with self.at():
-            twin = self.node(node.op, node.inputs, node.attrs, outputs=index + 1)
-        types = [v.type for v in twin.outputs]
-        self.graph.erase(twin)
-        for position in range(len(node.outputs), index + 1):
-            self.graph.add_output(node, types[position])
-        return node.outputs[index]
+        return self.augment(node, index + 1)[index]
+
+    def augment(
+        self, node: Node, outputs: int, op: Op | None = None, attrs: Mapping[str, Any] | None = None
+    ) -> tuple[Value, ...]:
+        """Let a forward node also return what its adjoint needs (the augmented primal of the literature).
+
+        The outputs that it has keep their meaning and their values; further ones are appended.
+
+        Args:
+            node: a node of the graph.
+            outputs: how many outputs it has to have; one that has as many, and no `op` or `attrs`, stays as it is.
+            op: the operation that computes them, with the same operands; the node's own by default.
+            attrs: its attributes; the node's own by default.
+
+        Returns:
+            All outputs of the node.
+
+        Reference: Moses and Churavy, Instead of Rewriting Foreign Code for Machine Learning, Automatically Synthesize Fast
+        Gradients, NeurIPS 2020, section 3 (the augmented forward pass).
+        """
+        if len(node.outputs) >= outputs and op is None and attrs is None:
+            return node.outputs
+        op, attrs = op or node.op, dict(node.attrs if attrs is None else attrs)
+        types = infer_types(call_of(op, attrs, node.inputs, outputs))
+        self.graph.set_op(node, op, attrs)
+        for type in types[len(node.outputs) :]:
+            self.graph.add_output(node, type)
+        return node.outputs

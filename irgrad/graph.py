@@ -237,6 +237,11 @@ class Graph:
         self._order = None
         return self._append_output(node, type, name)
 
+    def set_op(self, node: Node, op: Op, attrs: Mapping[str, Any]) -> None:
+        """Let a node do something else with its operands; its results must stay of their types."""
+        node.op = op
+        node.attrs = dict(attrs)
+
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
         """Make `value` the operand `index` of `node`, in place of what was there."""
         if value is not None and (value._graph is not self or value not in self._dag):
