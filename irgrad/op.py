@@ -46,11 +46,15 @@ come with the schema's defaults filled in. `out` is None or what the result may 
 shape and dtype (for several outputs a tuple of those). A kernel may return `out`, a new array, or a view of an operand.
 """
 
-AdjointRule: TypeAlias = "Callable[..., Value | Sequence[Value | None] | None]"
-"""``rule(b, node, *cotangents)`` → one cotangent per operand (a bare Value where there is one operand), None for zero.
+AdjointRule: TypeAlias = "Callable[..., Value | Sequence[Value | Zero | None] | None]"
+"""``rule(b, node, *cotangents)`` → one cotangent per operand (a bare Value where there is one operand).
 
 There is one cotangent per output of the node, None where it is zero. The rule emits nodes through the builder `b` or the
 operators of values, never computes arrays. It does not undo broadcasting and does not sum over uses.
+
+An operand that the results do not depend on (or by steps only) gets `ZERO`. None is for what is not asked for
+(`b.needs`), and for what is zero because the cotangents are; where none of these is, None is refused, so that an operand
+that a rule does not handle cannot pass for one without influence.
 """
 
 F = TypeVar("F", bound=Callable[..., Any])

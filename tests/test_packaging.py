@@ -68,6 +68,7 @@ LAYERS = [
     ["passes"],
     ["builtin", "gradcheck", "coverage", "plausible"],
     ["api"],
+    ["backend"],
     ["cli"],
     ["__main__"],
 ]

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import ExecutionError, UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops.elementwise import keep_where
 from irgrad.runtime.kernels import deliver, deliver_all
 from irgrad.types import TensorType, Type, dtype_name
@@ -131,8 +131,10 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 
 @cast_like.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value, None]:
-    return b.cast(dy, node.operand(0).dtype), None
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Zero]:
+    """Of its second operand only the dtype is read."""
+    x = node.operand(0)
+    return b.cast(dy, x.dtype) if b.needs(x) else None, ZERO
 
 
 @bit_cast.prepare

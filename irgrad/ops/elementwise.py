@@ -9,7 +9,7 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import Call, Kernel, OpTable
+from irgrad.op import ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops.special import select
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 
@@ -156,7 +156,7 @@ def _integer_power(x: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 
 
 @power.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Value | None]:
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | Zero | None, Value | None]:
     x, exponent = node.operand(0), node.operand(1)
     return (
         _power_by_base(b, x, exponent, dy) if b.needs(x) else None,
@@ -164,7 +164,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Value | N
     )
 
 
-def _power_by_base(b: AdjointBuilder, x: Value, exponent: Value, dy: Value) -> Value | None:
+def _power_by_base(b: AdjointBuilder, x: Value, exponent: Value, dy: Value) -> Value | Zero:
     """Of x^y that is y x^(y-1), and 0 where both x and y are: there the exponent is not lowered."""
     fixed = None if exponent.is_parameter or b.needs(exponent) else exponent.constant
     if fixed is None:
@@ -173,7 +173,7 @@ def _power_by_base(b: AdjointBuilder, x: Value, exponent: Value, dy: Value) -> V
         lowered = b.op("Where", both_zero, one, exponent) - one
         return dy * (b.cast(exponent, x.dtype) * b.op("Pow", x, lowered))
     if fixed.size == 1 and fixed.item() == 0:
-        return None
+        return ZERO
     if fixed.size == 1 and fixed.item() == 1:
         return dy
     if fixed.size == 1 and fixed.item() == 2:

@@ -10,7 +10,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import Call, OpTable
+from irgrad.op import ZERO, Call, OpTable, Zero
 from irgrad.ops.einsum import contract, output_dims, parse, spare_letters
 from irgrad.runtime.kernels import deliver, widened
 from irgrad.types import Dim, Type
@@ -131,7 +131,7 @@ def _scaled(v: np.ndarray, factor: float, out: np.ndarray | None = None) -> np.n
 
 
 @gemm.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
+def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | Zero | None]:
     """The adjoints of a product of matrices, each transposed as its operand is."""
     x, w, c = node.operand(0), node.operand(1), node.input(2)
     alpha, beta, tx, tw = (node.attr(name) for name in ("alpha", "beta", "transA", "transB"))
@@ -143,7 +143,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
     if c is None:
         return [dx, dw]
     if beta == 0 or not b.needs(c):
-        return [dx, dw, None]
+        return [dx, dw, ZERO]
     return [dx, dw, dy if beta == 1 else dy * beta]
 
 

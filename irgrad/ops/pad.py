@@ -9,7 +9,7 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable, Zero
 from irgrad.ops.accumulate import accumulate_rows
 from irgrad.ops.dims import int_contents, shape_operand, shaped_like
 from irgrad.ops.positions import scatter_by_position
@@ -142,9 +142,10 @@ def _pad_grad_type(call: Call) -> Sequence[Type]:
 
 
 @pad.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | Zero | None]:
     x, pads, value, axes = (node.input(k) for k in range(4))
-    dx = dvalue = None
+    dx: Value | None = None
+    dvalue: Value | Zero = ZERO
     if b.needs(x):
         dx = _unpadded(b, node, dy)
     if value is not None and b.needs(value) and node.attr("mode") == "constant":

@@ -14,7 +14,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops.dims import int_contents, shape_operand
 from irgrad.ops.resampling import Taps, axes_of, samplings, scaled_length, taps_of, towards
 from irgrad.runtime.kernels import accumulation_dtype, deliver
@@ -165,17 +165,19 @@ def _resize_grad_type(call: Call) -> Sequence[Type]:
 
 
 @resize.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
+def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | Zero | None]:
+    """By X only: scales and roi, which move the sampling points, are refused; a roi that the mode does not read is not."""
     x, roi, scales, sizes = (node.input(k) for k in range(4))
     assert x is not None
+    cropped = node.attr("coordinate_transformation_mode") == _CROP
+    droi: Zero | None = None if cropped else ZERO
     if not b.needs(x):
-        return [None]
-    if node.attr("coordinate_transformation_mode") != _CROP:
-        roi = None
+        return [None, droi]
+    roi = roi if cropped else None
     if scales is not None and sizes is not None:  # one of them is empty, as files of older opsets have it
         scales = None if scales.tensor_type.static_shape == (0,) else scales
         sizes = None if sizes.tensor_type.static_shape == (0,) else sizes
-    return [b.op("irgrad.ResizeGrad", dy, b.shape_of(x), roi, scales, sizes, **_linear(node))]
+    return [b.op("irgrad.ResizeGrad", dy, b.shape_of(x), roi, scales, sizes, **_linear(node)), droi]
 
 
 @resize_grad.adjoint

@@ -9,7 +9,7 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import ZERO, OpTable
+from irgrad.op import ZERO, OpTable, Zero
 from irgrad.ops.dims import count_of, join_sizes, shaped_like
 from irgrad.runtime.kernels import accumulation_dtype, deliver, deliver_all
 
@@ -149,11 +149,13 @@ def _one_hot(
 
 
 @one_hot.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
-    """Each of the two values gets the sum over the positions where it is."""
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | Zero | None]:
+    """Each of the two values gets the sum over the positions where it is; indices and depth count in steps."""
+    if not b.needs(node.operand(2)):
+        return [ZERO, ZERO, None]
     indices, depth = node.operand(0), node.operand(1)
     hot = b.op("OneHot", indices, depth, np.array([False, True]), axis=node.attr("axis"))
     zero = b.scalar(0, dy)
     parts = [b.op("Where", hot, zero, dy), b.op("Where", hot, dy, zero)]
     sums = [b.op("Reshape", b.reduce_sum(part, None), b.ints([1])) for part in parts]
-    return [None, None, b.op("Concat", *sums, axis=0)]
+    return [ZERO, ZERO, b.op("Concat", *sums, axis=0)]

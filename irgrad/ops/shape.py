@@ -11,7 +11,7 @@ from onnx import helper
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops.dims import shape_operand, shaped_like
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Dim, TensorType, Type
@@ -242,7 +242,7 @@ def _range(call: Call) -> Kernel:
 
 
 @range_.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, None, Value | None]:
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Zero, Value | None]:
     """Element i is ``start + i * delta``; the limit only decides how many there are."""
     start, _, delta = (node.operand(k) for k in range(3))
     dstart = ddelta = None
@@ -251,4 +251,4 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, None, Val
     if b.needs(delta):
         counter = b.cast(b.op("Range", 0, b.op("Size", dy), 1), dy.dtype)
         ddelta = shaped_like(b, b.reduce_sum(dy * counter, None), delta)
-    return dstart, None, ddelta
+    return dstart, ZERO, ddelta

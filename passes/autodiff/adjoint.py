@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from irgrad.builder import AdjointBuilder
 from irgrad.errors import AdjointError, IrgradError, UnsupportedOpError
 from irgrad.graph import Graph, Node, Value
-from irgrad.op import ZERO
+from irgrad.op import ZERO, Op
 from irgrad.passes.autodiff.expand import can_expand, expand
 from irgrad.types import Dim, TensorType
 
@@ -177,7 +177,18 @@ def _apply_rule(b: AdjointBuilder, node: Node, cotangents: Sequence[Value | None
     contributions = [result] if result is None or isinstance(result, Value) else list(result)
     if len(contributions) > len(node.inputs):
         raise AdjointError(f"the adjoint rule of {_describe(node)} returned {len(contributions)} cotangents")
-    return contributions
+    contributions += [None] * (len(node.inputs) - len(contributions))
+    if all(c is not None for v, c in zip(node.outputs, cotangents, strict=False) if v.type.differentiable):
+        for position, (operand, contribution) in enumerate(zip(node.inputs, contributions, strict=True)):
+            if contribution is None and b.needs(operand):
+                raise UnsupportedOpError(f"its rule has no cotangent for the operand {_formal_name(node.op, position)}")
+    return [None if c is ZERO else c for c in contributions]
+
+
+def _formal_name(op: Op, position: int) -> str:
+    """What the operand at a position is called in the operation's description."""
+    formal = [] if op.schema is None else op.schema.inputs
+    return repr(formal[min(position, len(formal) - 1)].name) if formal else str(position)
 
 
 def _unbroadcast(b: AdjointBuilder, node: Node, position: int, value: Value, cotangent: Value) -> Value:

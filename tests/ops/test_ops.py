@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from irgrad.builder import typed_call
-from irgrad.gradcheck import check_grads
+from irgrad.errors import UnsupportedOpError
+from irgrad.gradcheck import GradientChecker, check_grads
 from irgrad.op import ZERO, Op
 from irgrad.ops import FAMILIES
 from irgrad.passes.autodiff.derivatives import Vjp
@@ -17,8 +18,8 @@ from irgrad.passes.autodiff.expand import expand
 from irgrad.plugin import registry
 from irgrad.runtime import compile
 from irgrad.runtime.kernels import reference_kernel, results_of
-from irgrad.types import TensorType
-from tests.ops.harness import Case
+from irgrad.types import TensorType, is_differentiable
+from tests.ops.harness import Case, rng
 
 CASES: list[Case] = [case for family in FAMILIES for case in import_module(f"tests.ops.{family}_cases").CASES]
 BY_NAME = {case.name: case for case in CASES}
@@ -27,6 +28,10 @@ DIFFERENTIATED = [case for case in CASES if case.order >= 1]
 
 def names(cases: list[Case]) -> list[str]:
     return [case.name for case in cases]
+
+
+def is_float(operand: Any) -> bool:
+    return operand is not None and is_differentiable(np.asarray(operand).dtype)
 
 
 def test_case_names_are_unique() -> None:
@@ -86,6 +91,28 @@ def test_gradient(case: Case, dynamic: bool) -> None:
         pytest.skip("the case is for static shapes only")
     graph = case.graph(dynamic=dynamic)
     check_grads(graph, case.feeds(graph), [f"x{k}" for k in case.differentiated()], wanted(case, graph))
+
+
+def forgotten(case: Case) -> list[int]:
+    """The floating-point operands that a case leaves out of its gradient check."""
+    return [k for k, a in enumerate(case.inputs) if is_float(a) and k not in case.differentiated()]
+
+
+PARTIAL = [case for case in DIFFERENTIATED if forgotten(case)]
+
+
+@pytest.mark.parametrize("case", PARTIAL, ids=names(PARTIAL))
+def test_no_operand_is_forgotten(case: Case) -> None:
+    """An operand has a right gradient (where one exists) or is refused: none has a zero that nobody decided on."""
+    for position in forgotten(case):
+        graph = case.graph()
+        try:
+            checker = GradientChecker(graph, case.feeds(graph), [f"x{position}"], wanted(case, graph))
+        except UnsupportedOpError as error:
+            assert "no cotangent" in str(error)
+            continue
+        result = checker.check(rng(1))
+        assert result.ok or not result.conclusive, result
 
 
 SMOOTH = [case for case in CASES if case.order >= 2]
