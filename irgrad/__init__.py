@@ -10,25 +10,32 @@ results = run({"x": x, "target": y})       # {"loss": ..., "fc.weight_grad": ...
 
 from __future__ import annotations
 
-from irgrad.api import apply, grad, hvp, jvp, load, vjp
+from irgrad.api import apply, grad, hvp, jvp, load, load_training, save, to_onnx, updates, vjp
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.builtin import plugin as _plugin
 from irgrad.compare import graphs_equal
+from irgrad.cost import cost
+from irgrad.diff import diff_graphs
+from irgrad.drawing import draw
 from irgrad.errors import IrgradError
 from irgrad.gradcheck import check_grads
 from irgrad.graph import Graph, Node, Role, Value
-from irgrad.op import ZERO, Op, OpTable, find_op
+from irgrad.op import ZERO, Call, Op, OpTable, find_op
 from irgrad.pipeline import Pass, Pipeline
 from irgrad.plugin import Plugin, registry
+from irgrad.report import report
 from irgrad.runtime import Executable, compile
 from irgrad.text import parse_text, to_text
-from irgrad.types import OptionalType, SequenceType, TensorType
+from irgrad.tracing import Trace, trace
+from irgrad.training import Training
+from irgrad.types import OptionalType, SequenceType, TensorType, Type
 from irgrad.verify import verify
 
 __all__ = [
     "ZERO",
     "AdjointBuilder",
     "Builder",
+    "Call",
     "Executable",
     "Graph",
     "IrgradError",
@@ -42,19 +49,31 @@ __all__ = [
     "Role",
     "SequenceType",
     "TensorType",
+    "Trace",
+    "Training",
+    "Type",
     "Value",
     "apply",
     "check_grads",
     "compile",
+    "cost",
+    "diff_graphs",
+    "draw",
     "find_op",
     "grad",
     "graphs_equal",
     "hvp",
     "jvp",
     "load",
+    "load_training",
     "parse_text",
     "registry",
+    "report",
+    "save",
+    "to_onnx",
     "to_text",
+    "trace",
+    "updates",
     "verify",
     "vjp",
 ]

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import onnx
+
 from irgrad.frontend import load as read
+from irgrad.frontends.onnx.source import read_source
+from irgrad.frontends.onnx.training import read_training
+from irgrad.frontends.onnx.writer import graph_to_model, write_model
 from irgrad.graph import Graph
 from irgrad.passes.autodiff.derivatives import Grad, Hvp, Jvp, Vjp, Wrt
 from irgrad.passes.autodiff.gradient_op import GRADIENT_OP, LowerGradientOp
 from irgrad.passes.loss import Loss
 from irgrad.passes.simplify import Simplify
+from irgrad.passes.training.updates import updates_of
 from irgrad.pipeline import Pass, Pipeline
+from irgrad.training import Training
 
-__all__ = ["apply", "grad", "hvp", "jvp", "load", "vjp"]
+__all__ = ["apply", "grad", "hvp", "jvp", "load", "load_training", "save", "to_onnx", "updates", "vjp"]
 
 
-def load(source: Any, frontend: str | None = None, **options: Any) -> Graph:
+def load(source: Any, frontend: str | None = None, *, training: bool = False, **options: Any) -> Graph:
     """Read a model into a graph, in today's opset.
 
     Gradient nodes of ai.onnx.preview.training are replaced by the backward nodes that they stand for.
@@ -24,16 +32,84 @@ def load(source: Any, frontend: str | None = None, **options: Any) -> Graph:
     Args:
         source: a path, bytes, a ModelProto, or whatever else an installed frontend accepts.
         frontend: the name of the frontend to use; by default the first, by name, that accepts the source.
+        training: put the model into training mode, by the passes `train_mode` and `explicit_keys`: batch statistics are used
+            and Dropout drops. Running statistics get outputs for their next values, see `updates`, and a model that draws
+            random numbers gets an input `key`, an int64 that they come from.
         options: what that frontend takes.
 
     Raises:
         UsageError: the path does not exist, or no frontend accepts the source.
         ModelError: the model is defective; the subclass says how.
+        PassError: the model has something that cannot be put into training mode.
     """
     graph = read(source, frontend, **options)
     if any(node.op.qualified_name == GRADIENT_OP for node in graph.nodes()):
         LowerGradientOp().run(graph)
+    if training:
+        Pipeline("train_mode,explicit_keys").run(graph)
     return graph
+
+
+def load_training(source: Any, *, folder: str | Path | None = None) -> Training:
+    """Read an ONNX model with its training information (TrainingInfoProto).
+
+    Args:
+        source: a path, bytes, or a ModelProto.
+        folder: where external data lies; by default beside the file.
+
+    Raises:
+        UsageError: the path does not exist, or the model has no training information.
+        ModelError: the model is defective; the subclass says how.
+        UnsupportedOpError: a gradient that the file asks for leads through nodes that cannot be differentiated.
+    """
+    return Training(read_training(*read_source(source, folder)))
+
+
+def save(
+    graph: Graph,
+    path: str | Path,
+    *,
+    opset: int | None = None,
+    functions: bool = False,
+    external_data: bool | None = None,
+    threshold: int = 1024,
+) -> None:
+    """Write a graph as an ONNX model.
+
+    The file holds operations of ONNX only, and onnx's checker has passed it. Names, symbolic dimensions, types, roles,
+    origins, gradients and metadata are in it, so that `load` gives the graph as it was, except that irgrad's own operations
+    have become what they mean (with `functions` they have not). The file is written whole or not at all.
+
+    Args:
+        graph: it is left as it is.
+        path: the file.
+        opset: the opset of ai.onnx, 13 to 28; by default the lowest in which all nodes mean the same, at least 13.
+        functions: keep irgrad's own operations, as functions of the model whose bodies are what they mean. Other tools
+            inline them; `load` makes operations of them again.
+        external_data: put large tensors into a file beside the model that is called like it with ".data" behind; by default
+            where they are too large for one file (2 GiB).
+        threshold: the number of bytes from which on a tensor counts as large.
+
+    Raises:
+        ExportError: a node has no meaning in ONNX (an operation that only irgrad or a plugin knows and that has no lowering,
+            element types that ONNX does not have for its operation), or none in the opset; all such nodes are named.
+        UsageError: the path cannot be written, or an option is out of range.
+    """
+    write_model(graph, path, opset=opset, functions=functions, external_data=external_data, threshold=threshold)
+
+
+def to_onnx(graph: Graph, *, opset: int | None = None, functions: bool = False) -> onnx.ModelProto:
+    """A graph as an ONNX model in memory; see `save`.
+
+    Raises:
+        ExportError, UsageError: see `save`.
+    """
+    return graph_to_model(graph, opset=opset, functions=functions)
+
+
+def updates(graph: Graph) -> dict[str, str]:
+    """What a training step writes back: name of a parameter or input → name of the output that is its next value."""
+    return updates_of(graph)
 
 
 def grad(

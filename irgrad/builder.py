@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from onnx import helper
 
 from irgrad.contents import follows_contents, infer_contents
 from irgrad.errors import TypeInferenceError
-from irgrad.graph import Graph, Node, Operand, Role, Value, active_emitter
+from irgrad.graph import Expansion, Graph, Node, Operand, Role, Value, active_emitter
 from irgrad.infer import infer_types
 from irgrad.op import Call, Op, find_op
-from irgrad.types import TensorType, Type
+from irgrad.types import OptionalType, SequenceType, TensorType, Type
 
 __all__ = ["AdjointBuilder", "Builder", "call_of", "typed_call"]
+
+PullBack: TypeAlias = "Callable[..., list[Value | None]]"
+"""``accumulate(graph, seeds, wrt, stop)``: the adjoint pass's engine, which stands above the operations."""
 
 _POOLED = 64  # constants of at most this many elements are shared between the nodes that use equal ones
 
@@ -52,6 +55,9 @@ class Builder:
         role: their role.
         origin: the name of the forward node that they are made for.
         near: place them at this node's position in the program order, see `Graph.add_node`.
+
+    Attributes:
+        rule, expansion: what is noted of the nodes, see `Node`.
     """
 
     def __init__(
@@ -61,6 +67,8 @@ class Builder:
         self.role = role
         self.origin = origin
         self.near = near
+        self.rule: str | None = None
+        self.expansion: Expansion | None = None
         self._pool: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
 
     # --- nodes --------------------------------------------------------------------------------------------------------
@@ -117,6 +125,8 @@ class Builder:
             role=self.role,
             origin=self.origin,
             near=self.near,
+            rule=self.rule,
+            expansion=self.expansion,
         )
         if follows_contents(op):
             contents = infer_contents(call_of(op, given, operands, outputs, types))
@@ -124,16 +134,37 @@ class Builder:
                 value.contents = known
         return node
 
+    def take_after(self, node: Node, *, expanded: bool = False) -> None:
+        """From here on, emit what takes the place of a node: where it is, with its role and what is noted of it.
+
+        Args:
+            node: a node of the graph.
+            expanded: it is what the node means, so that this is noted (unless it is a part of an expansion already).
+        """
+        self.role, self.origin, self.near = node.role, node.origin, node
+        self.rule, self.expansion = node.rule, node.expansion
+        if expanded and node.expansion is None:
+            self.expansion = Expansion(node.op.qualified_name, node.name)
+
     @contextmanager
-    def at(self, *, role: Role | None = None, origin: str | None = None, near: Node | None = None) -> Iterator[Builder]:
-        """Within the block, emit with this role, origin or place instead; operators of values work in it."""
-        saved = self.role, self.origin, self.near
+    def at(
+        self,
+        *,
+        role: Role | None = None,
+        origin: str | None = None,
+        near: Node | None = None,
+        rule: str | None = None,
+        expansion: Expansion | None = None,
+    ) -> Iterator[Builder]:
+        """Within the block, emit with this role, origin, place, rule or expansion instead; operators of values work in it."""
+        saved = self.role, self.origin, self.near, self.rule, self.expansion
         self.role, self.origin, self.near = role or self.role, origin or self.origin, near or self.near
+        self.rule, self.expansion = rule or self.rule, expansion or self.expansion
         try:
             with self:
                 yield self
         finally:
-            self.role, self.origin, self.near = saved
+            self.role, self.origin, self.near, self.rule, self.expansion = saved
 
     def __enter__(self) -> Builder:
         self._tokens = [*getattr(self, "_tokens", []), active_emitter.set(self)]
@@ -178,8 +209,22 @@ class Builder:
         return self.op("Reshape", value, self.shape_of(like), allowzero=1 if literal else None)
 
     def zeros_like(self, value: Value) -> Value:
-        """Zeros of a tensor's shape and dtype."""
+        """Zeros of a tensor's shape and dtype; of a sequence's length and shapes; of what an optional holds, if anything."""
+        if isinstance(value.type, SequenceType):
+            return self.op("irgrad.SequenceZeros", value)
+        if isinstance(value.type, OptionalType):
+            return self.op("irgrad.OptionalZeros", value)
         return self.op("ConstantOfShape", self.shape_of(value), value=np.zeros(1, value.dtype))
+
+    def total(self, values: Sequence[Value]) -> Value:
+        """The sum of values of one structure: tensors, sequences of one length, optionals that all hold something or not."""
+        if len(values) == 1:
+            return values[0]
+        if isinstance(values[0].type, SequenceType):
+            return self.op("irgrad.SequenceSum", *values)
+        if isinstance(values[0].type, OptionalType):
+            return self.op("irgrad.OptionalSum", *values)
+        return self.op("Add" if len(values) == 2 else "Sum", *values)
 
     def reduce_sum(self, value: Value, axes: Sequence[int] | None, *, keepdims: bool = False) -> Value:
         """The sum over `axes` (all of them for None; none of them for an empty list)."""
@@ -212,9 +257,29 @@ class Builder:
 class AdjointBuilder(Builder):
     """The builder that adjoint rules get: it also knows which operands want a cotangent."""
 
-    def __init__(self, graph: Graph, active: set[Value]) -> None:
+    def __init__(self, graph: Graph, active: set[Value], accumulate: PullBack) -> None:
         super().__init__(graph, role=Role.BACKWARD)
         self._active = active
+        self._accumulate = accumulate
+
+    def pull_back(
+        self, graph: Graph, seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value], stop: Collection[Value] = ()
+    ) -> list[Value | None]:
+        """Add backward nodes to another graph: what a rule for an operation with subgraphs asks for.
+
+        Args:
+            graph: a graph of the rule's own, which is changed in place.
+            seeds: pairs of a differentiated value and its cotangent; a value may come several times.
+            wrt: floating-point values of it.
+            stop: values that count as constants.
+
+        Returns:
+            The cotangent of each value of `wrt`, None for zero.
+
+        Raises:
+            UnsupportedOpError: nodes inside cannot be differentiated; all of them are named.
+        """
+        return self._accumulate(graph, seeds, wrt, stop)
 
     def needs(self, value: Value | None) -> bool:
         """Whether the cotangent of an operand will be used; a rule may return None for one that is not needed."""
@@ -229,17 +294,26 @@ class AdjointBuilder(Builder):
         return self.augment(node, index + 1)[index]
 
     def augment(
-        self, node: Node, outputs: int, op: Op | None = None, attrs: Mapping[str, Any] | None = None
+        self,
+        node: Node,
+        outputs: int,
+        op: Op | None = None,
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        operands: Sequence[Value | None] | None = None,
+        at: int | None = None,
     ) -> tuple[Value, ...]:
         """Let a forward node also return what its adjoint needs (the augmented primal of the literature).
 
-        The outputs that it has keep their meaning and their values; further ones are appended.
+        The outputs that it has keep their meaning and their values; further ones are added.
 
         Args:
             node: a node of the graph.
-            outputs: how many outputs it has to have; one that has as many, and no `op` or `attrs`, stays as it is.
-            op: the operation that computes them, with the same operands; the node's own by default.
+            outputs: how many outputs it has to have; one that has as many, and nothing else given, stays as it is.
+            op: the operation that computes them; the node's own by default.
             attrs: its attributes; the node's own by default.
+            operands: its operands; the node's own by default.
+            at: where the new outputs come among the others; behind them by default.
 
         Returns:
             All outputs of the node.
@@ -247,11 +321,14 @@ class AdjointBuilder(Builder):
         Reference: Moses and Churavy, Instead of Rewriting Foreign Code for Machine Learning, Automatically Synthesize Fast
         Gradients, NeurIPS 2020, section 3 (the augmented forward pass).
         """
-        if len(node.outputs) >= outputs and op is None and attrs is None:
+        if len(node.outputs) >= outputs and op is None and attrs is None and operands is None:
             return node.outputs
         op, attrs = op or node.op, dict(node.attrs if attrs is None else attrs)
-        types = infer_types(call_of(op, attrs, node.inputs, outputs))
+        operands = node.inputs if operands is None else operands
+        types = infer_types(call_of(op, attrs, operands, outputs))
         self.graph.set_op(node, op, attrs)
-        for type in types[len(node.outputs) :]:
-            self.graph.add_output(node, type)
+        self.graph.set_operands(node, operands)
+        first = len(node.outputs) if at is None else at
+        for position in range(first, first + outputs - len(node.outputs)):
+            self.graph.add_output(node, types[position], at=position)
         return node.outputs

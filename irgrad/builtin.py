@@ -19,7 +19,10 @@ def _lazy(module: str, name: str) -> Callable[[], Any]:
 plugin = Plugin(
     name="irgrad",
     operations=Operations(),
-    frontends={"onnx": lambda: _lazy("irgrad.frontends.onnx", "OnnxFrontend")()()},
+    frontends={
+        "ir": lambda: _lazy("irgrad.frontends.text", "TextFrontend")()(),
+        "onnx": lambda: _lazy("irgrad.frontends.onnx", "OnnxFrontend")()(),
+    },
     passes={
         "vjp": _lazy("irgrad.passes.autodiff.derivatives", "Vjp"),
         "grad": _lazy("irgrad.passes.autodiff.derivatives", "Grad"),
@@ -32,6 +35,12 @@ plugin = Plugin(
         "dce": _lazy("irgrad.passes.simplify.dce", "DeadCode"),
         "simplify": _lazy("irgrad.passes.simplify.fixpoint", "Simplify"),
         "convert_float": _lazy("irgrad.passes.convert_float", "ConvertFloat"),
+        "train_mode": _lazy("irgrad.passes.training.train_mode", "TrainMode"),
+        "explicit_keys": _lazy("irgrad.passes.training.explicit_keys", "ExplicitKeys"),
     },
-    executors={"numpy": _lazy("irgrad.runtime.interpreter", "NumpyExecutable")},
+    executors={
+        "numpy": _lazy("irgrad.runtime.interpreter", "NumpyExecutable"),
+        "onnxruntime": _lazy("irgrad.executors.onnx_runtime", "OnnxRuntimeExecutable"),
+        "reference": _lazy("irgrad.executors.onnx_reference", "ReferenceExecutable"),
+    },
 )

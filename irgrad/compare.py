@@ -98,6 +98,8 @@ def _nodes(a: Node, b: Node) -> Iterator[str]:
         ("results", [v.name for v in a.outputs], [v.name for v in b.outputs]),
         ("role", a.role, b.role),
         ("origin", a.origin, b.origin),
+        ("rule", a.rule, b.rule),
+        ("expansion", a.expansion, b.expansion),
         ("attributes", sorted(a.attrs), sorted(b.attrs)),
     ):
         if x != y:

@@ -15,7 +15,7 @@ import numpy as np
 
 from irgrad.graph import MAX_CONTENTS
 from irgrad.op import Call, Op
-from irgrad.types import Dim, TensorType, add_dims, divide_dims, multiply_dims
+from irgrad.types import Dim, OptionalType, TensorType, add_dims, divide_dims, multiply_dims
 
 __all__ = ["Contents", "follows_contents", "infer_contents", "slice_range"]
 
@@ -101,6 +101,13 @@ def _shape_of(call: Call) -> np.ndarray | None:
 def _size_of(call: Call) -> np.ndarray | None:
     shape = call.tensor(0).shape
     return None if shape is None else _objects([multiply_dims(*shape)], ())
+
+
+def _presence(call: Call) -> np.ndarray | None:
+    """Of OptionalHasElement: a tensor or a sequence is there, an absent operand is not."""
+    if not call.has(0):
+        return _objects([0], ())
+    return None if isinstance(call.inputs[0], OptionalType) else _objects([1], ())
 
 
 # --- moved ------------------------------------------------------------------------------------------------------------
@@ -335,6 +342,7 @@ def _range(call: Call) -> np.ndarray | None:
 _RULES: dict[str, Callable[[Call], np.ndarray | list[np.ndarray] | None]] = {
     "Shape": _shape_of,
     "Size": _size_of,
+    "OptionalHasElement": _presence,
     "Identity": _same,
     "Cast": _cast,
     "Flatten": _in_another_shape,

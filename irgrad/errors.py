@@ -16,6 +16,7 @@ __all__ = [
     "DanglingNameError",
     "DuplicateNameError",
     "ExecutionError",
+    "ExportError",
     "ExternalDataError",
     "FeedError",
     "FunctionRecursionError",
@@ -92,6 +93,21 @@ class FunctionRecursionError(ModelError):
 
 class UnsupportedOpsetError(ModelError):
     """The model imports an opset that irgrad does not know, or imports none for a domain it uses."""
+
+
+# --- a graph that cannot be written -----------------------------------------------------------------------------------
+
+
+class ExportError(IrgradError):
+    """A graph has no form as an ONNX model, or none in the opset that was asked for.
+
+    Attributes:
+        nodes: one description per node that stands in the way, all of them and not just those that the message names.
+    """
+
+    def __init__(self, message: str, nodes: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.nodes = tuple(nodes)
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and reading text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO
 
 from irgrad.errors import UsageError
 
-__all__ = ["replacing"]
+__all__ = ["read_text", "replacing"]
 
 
 @contextmanager
@@ -39,3 +39,19 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise UsageError(f"{str(target)!r} cannot be written: {error.strerror or error}") from None
         raise
+
+
+def read_text(path: str | Path) -> str:
+    """What stands in a UTF-8 file.
+
+    Raises:
+        UsageError: it cannot be read, or is no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {str(path)!r}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"the file {str(path)!r} is no text in UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"the file {str(path)!r} cannot be read: {error.strerror or error}") from None

@@ -8,7 +8,8 @@ stores adjacency. Everything changes through the mutators below, each O(degree o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -16,13 +17,24 @@ import networkx as nx
 import numpy as np
 
 from irgrad.errors import GraphError, did_you_mean
-from irgrad.node import Node, Operand, Role, Value, active_emitter
+from irgrad.node import Expansion, Node, Operand, Role, Value, active_emitter, active_pass
 from irgrad.types import Dim, TensorType, Type
 
 if TYPE_CHECKING:
     from irgrad.op import Op
 
-__all__ = ["MAX_CONTENTS", "OPSET", "Graph", "Node", "Operand", "Role", "Value", "active_emitter"]
+__all__ = [
+    "MAX_CONTENTS",
+    "OPSET",
+    "Expansion",
+    "Graph",
+    "Node",
+    "Operand",
+    "Role",
+    "Value",
+    "active_emitter",
+    "active_pass",
+]
 
 OPSET = 28
 """The ai.onnx opset whose operations a graph is written in; readers bring older models up to it."""
@@ -45,6 +57,12 @@ class Graph:
     printer: ClassVar[Callable[[Graph], str]] = repr
     """What ``str(graph)`` calls; the text module puts its own function here."""
 
+    drawer: ClassVar[Callable[..., None]]
+    """What `draw` calls; the drawing package puts its own function here."""
+
+    notebook: ClassVar[Callable[[Graph], str]] = repr
+    """What a notebook shows, as HTML; the drawing package puts its own function here."""
+
     def __init__(self, name: str = "graph", opset: int = OPSET) -> None:
         self.name = name
         self.opset = opset
@@ -63,6 +81,7 @@ class Graph:
         self._fresh: dict[tuple[bool, str], int] = {}
         self._next_key = 0
         self._order: list[Node] | None = None
+        self._by_origin: dict[str, list[Node]] | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -136,6 +155,34 @@ class Graph:
         except KeyError:
             raise GraphError(f"there is no node {name!r} in the graph{did_you_mean(name, self._node_names)}") from None
 
+    def backward_of(self, node: Node) -> list[Node]:
+        """The backward nodes that were made for a node, in program order (those of this graph, not of subgraphs).
+
+        The first call after a change of the graph costs O(n), any other one no more than its result.
+        """
+        if self._by_origin is None:
+            found: dict[str, list[Node]] = {}
+            for other in self.nodes():
+                if other.origin is not None:
+                    found.setdefault(other.origin, []).append(other)
+            self._by_origin = found
+        return [other for other in self._by_origin.get(node.name, ()) if other.role is Role.BACKWARD]
+
+    def forward_of(self, node: Node) -> Node | None:
+        """The forward node that a node was made for: the one that its `origin` names.
+
+        None where it has no origin, and where nothing here is called so any more: the forward node was rewritten into
+        something else, or is in another graph (that of a backward Loop's body is in the forward one's).
+        """
+        return None if node.origin is None else self._node_names.get(node.origin)
+
+    def keeps_alive(self, value: Value) -> list[Node]:
+        """The backward nodes that read a value, so that it has to be kept (or computed again) until they have run.
+
+        Those that read it only through a view of it or as the operand of a forward node are not among them.
+        """
+        return [user for user in value.users if user.role is Role.BACKWARD]
+
     def walk(self) -> Iterator[Graph]:
         """The graph and all subgraphs inside it, outer ones first; each may be changed before the next is asked for."""
         waiting = [self]
@@ -158,6 +205,17 @@ class Graph:
 
     def __str__(self) -> str:
         return type(self).printer(self)
+
+    def _repr_html_(self) -> str:
+        return type(self).notebook(self)
+
+    def draw(self, path: str | Path, **options: Any) -> None:
+        """Draw the graph to a file; `irgrad.draw` tells the formats and the options.
+
+        Raises:
+            UsageError: see there.
+        """
+        type(self).drawer(self, path, **options)
 
     def __repr__(self) -> str:
         return f"<Graph {self.name!r}: {len(self._inputs)} inputs, {len(self)} nodes, {len(self._outputs)} outputs>"
@@ -190,6 +248,8 @@ class Graph:
         role: Role = Role.FORWARD,
         origin: str | None = None,
         near: Node | None = None,
+        rule: str | None = None,
+        expansion: Expansion | None = None,
     ) -> Node:
         """A new node whose outputs have the given types.
 
@@ -203,6 +263,8 @@ class Graph:
             role: see `Role`.
             origin: the name of the forward node that the new one is made for.
             near: place the node at this one's position in the program order instead of at the end.
+            rule: see `Node`.
+            expansion: see `Node`.
 
         Raises:
             GraphError: an operand belongs to another graph, or a name is taken.
@@ -220,25 +282,47 @@ class Graph:
             raise GraphError(f"the output names {names} of the node {name!r} are not new and unique")
         key = (self._next_key if near is None else near._key[0], self._next_key)
         self._next_key += 1
-        node = Node(self, op, name, attrs or {}, role, origin, key)
+        node = Node(self, op, name, attrs or {}, role, origin, rule, expansion, key)
         self._node_names[name] = node
         self._dag.add_node(node)
         for value in inputs:
             node._inputs.append(value)
             if value is not None:
                 self._dag.add_edge(value, node)
+        given = {n for n in names if n is not None}
         for type, output_name in zip(types, names, strict=True):
-            self._append_output(node, type, output_name)
-        self._order = None
+            self._append_output(node, type, output_name, avoid=given)
+        self._order = self._by_origin = None
         return node
 
-    def add_output(self, node: Node, type: Type, name: str | None = None) -> Value:
-        """A further output of an existing node (an optional one that its operation has and nobody had asked for)."""
+    def add_output(self, node: Node, type: Type, name: str | None = None, *, at: int | None = None) -> Value:
+        """A further output of an existing node (an optional one that its operation has and nobody had asked for).
+
+        It comes last, or at the position `at`, so that those from there on move by one.
+        """
         self._order = None
-        return self._append_output(node, type, name)
+        _note_change(node)
+        value = self._append_output(node, type, name)
+        if at is not None:
+            node._outputs.insert(at, node._outputs.pop())
+        return value
+
+    def remove_output(self, node: Node, index: int) -> None:
+        """Take away an output that nothing uses; those behind it move up.
+
+        Raises:
+            GraphError: something uses it.
+        """
+        value = node._outputs[index]
+        self._check_unused(value)
+        _note_change(node)
+        del node._outputs[index]
+        self._dag.remove_node(value)
+        del self._values[value._name]
 
     def set_op(self, node: Node, op: Op, attrs: Mapping[str, Any]) -> None:
         """Let a node do something else with its operands; its results must stay of their types."""
+        _note_change(node)
         node.op = op
         node.attrs = dict(attrs)
 
@@ -246,12 +330,24 @@ class Graph:
         """Make `value` the operand `index` of `node`, in place of what was there."""
         if value is not None and (value._graph is not self or value not in self._dag):
             raise GraphError(f"{value!r} cannot be an operand here: it belongs to another graph or was erased")
+        _note_change(node)
         old = node._inputs[index]
         node._inputs[index] = value
         if old is not None and not any(v is old for v in node._inputs):
             self._dag.remove_edge(old, node)
         if value is not None:
             self._dag.add_edge(value, node)
+        self._order = None
+
+    def set_operands(self, node: Node, values: Sequence[Value | None]) -> None:
+        """Replace all operands of `node`, of which there may be more or fewer than before."""
+        for value in values:
+            if value is not None and (value._graph is not self or value not in self._dag):
+                raise GraphError(f"{value!r} cannot be an operand here: it belongs to another graph or was erased")
+        _note_change(node)
+        self._dag.remove_edges_from([(value, node) for value in self._pred[node]])
+        node._inputs = list(values)
+        self._dag.add_edges_from([(value, node) for value in values if value is not None])
         self._order = None
 
     def replace_all_uses(self, old: Value, new: Value) -> None:
@@ -279,17 +375,14 @@ class Graph:
             raise GraphError(f"{thing!r} is made by a node; erase that node instead")
         values = [thing] if isinstance(thing, Value) else thing._outputs
         for value in values:
-            if self._succ[value]:
-                raise GraphError(f"{value!r} is still used by {value.users[0]!r}")
-            if value in self._returned:
-                raise GraphError(f"{value!r} is an output of the graph")
+            self._check_unused(value)
         for value in values:
             self._dag.remove_node(value)
             del self._values[value._name]
         if isinstance(thing, Node):
             self._dag.remove_node(thing)
             del self._node_names[thing._name]
-            self._order = None
+            self._order = self._by_origin = None
         else:
             self._constants.pop(thing, None)
             self._inputs = [value for value in self._inputs if value is not thing]
@@ -336,11 +429,14 @@ class Graph:
         table[name] = thing
         thing._name = name
 
-    def fresh_name(self, hint: str, *, node: bool = False) -> str:
-        """A name like `hint` that no value (or, with ``node``, no node) has. The same calls give the same names."""
+    def fresh_name(self, hint: str, *, node: bool = False, avoid: Collection[str] = ()) -> str:
+        """A name like `hint` that no value (or, with ``node``, no node) has. The same calls give the same names.
+
+        Nor is it one of `avoid`, which are about to be given away.
+        """
         table: Mapping[str, object] = self._node_names if node else self._values
         name, count = hint, self._fresh.get((node, hint), 0)
-        while name in table:
+        while name in table or name in avoid:
             count += 1
             name = f"{hint}_{count}"
         self._fresh[node, hint] = count
@@ -367,7 +463,10 @@ class Graph:
                 output_names=[v.name for v in node._outputs],
                 role=node.role,
                 origin=node.origin,
+                rule=node.rule,
+                expansion=node.expansion,
             )
+            clone.changed_by = node.changed_by
             for value, twin in zip(node._outputs, clone._outputs, strict=True):
                 mapped[value] = twin
                 twin.contents = value.contents
@@ -384,9 +483,16 @@ class Graph:
         self._dag.add_node(value)
         return value
 
-    def _append_output(self, node: Node, type: Type, name: str | None) -> Value:
+    def _check_unused(self, value: Value) -> None:
+        if self._succ[value]:
+            raise GraphError(f"{value!r} is still used by {value.users[0]!r}")
+        if value in self._returned:
+            raise GraphError(f"{value!r} is an output of the graph")
+
+    def _append_output(self, node: Node, type: Type, name: str | None, avoid: Collection[str] = ()) -> Value:
         if name is None:
-            name = self.fresh_name(node._name if not node._outputs else f"{node._name}.{len(node._outputs)}")
+            hint = node._name if not node._outputs else f"{node._name}.{len(node._outputs)}"
+            name = self.fresh_name(hint, avoid=avoid)
         value = self._new_value(name, type)
         node._outputs.append(value)
         self._dag.add_edge(node, value)
@@ -415,6 +521,11 @@ class Graph:
             stuck = next(node for node, waits in producers.items() if waits)
             raise GraphError(f"the graph has a cycle; one of the nodes on or behind it is {stuck!r}")
         return order
+
+
+def _note_change(node: Node) -> None:
+    """Note the pass that is changing a node; a change that no pass makes leaves the last one that did."""
+    node.changed_by = active_pass.get() or node.changed_by
 
 
 def _contents(array: np.ndarray) -> tuple[Dim, ...] | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper, numpy_helper, shape_inference
+from onnx import defs, helper, numpy_helper, shape_inference
 
 from irgrad.contents import slice_range
 from irgrad.errors import TypeInferenceError
@@ -36,6 +36,7 @@ def infer_types(call: Call) -> list[Type]:
         TypeInferenceError: the operands or attributes do not fit the operation.
     """
     if call.op.infer_rule is not None:
+        _check_dtypes(call)
         return list(call.op.infer_rule(call))
     types: list[Type | None] = list(_onnx_types(call)) if call.op.schema is not None else [None] * call.n_outputs
     refine = _REFINE.get(call.op.qualified_name)
@@ -46,6 +47,32 @@ def infer_types(call: Call) -> list[Type]:
             if shape is not None and isinstance(known, TensorType):
                 types[k] = known.with_shape(_merge(known.shape, shape))
     return [_unknown(call) if type is None else type for type in types]
+
+
+_VARIADIC = defs.OpSchema.FormalParameterOption.Variadic
+
+
+def _check_dtypes(call: Call) -> None:
+    """What onnx checks of operations that do not tell their types themselves: operands of one type have one dtype.
+
+    Which dtypes it allows is not checked: a graph in float64, where gradients are checked, has all operations in it.
+
+    Raises:
+        TypeInferenceError: operands are of different dtypes.
+    """
+    formals = [] if call.op.schema is None else list(call.op.schema.inputs)
+    if formals and formals[-1].option == _VARIADIC:
+        formals += formals[-1:] * (len(call.inputs) - len(formals))
+    first: dict[str, int] = {}
+    for k, (formal, type) in enumerate(zip(formals, call.inputs, strict=False)):  # behind them is what subgraphs capture
+        if not isinstance(type, TensorType) or not formal.is_homogeneous:
+            continue
+        like = first.setdefault(formal.type_str, k)
+        if type.dtype != call.tensor(like).dtype:
+            raise TypeInferenceError(
+                f"operand {k} of {call.op.qualified_name}, {formal.name!r}, is {type}, but operand {like} is "
+                f"{call.tensor(like)}; they must be of one dtype"
+            )
 
 
 def _unknown(call: Call) -> Type:
@@ -264,6 +291,11 @@ def _split(call: Call) -> list[Shape]:
     if shape is None or (sizes is None and count is None):
         return []
     axis = call.attrs["axis"] % len(shape)
+    length = shape[axis]
+    if count is not None and isinstance(length, int) and (count - 1) * -(-length // count) > length:
+        raise TypeInferenceError(
+            f"{call.tensor(0)} cannot be split along axis {axis} into {count} parts of which only the last is smaller"
+        )
     parts = sizes if sizes is not None else (divide_dims(shape[axis], count),) * call.n_outputs
     if parts[0] is None and count is not None:
         return []

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
-from irgrad.files import replacing
+from irgrad.errors import UsageError
+from irgrad.files import read_text, replacing
 from irgrad.graph import Graph, Role
-from irgrad.pipeline import Instrument, Pass
-from irgrad.text import Constants, to_text
+from irgrad.pipeline import Instrument, Pass, Pipeline
+from irgrad.text import Constants, parse_text, to_text
 
-__all__ = ["DumpOnFailure", "Instrument", "NodeCounts", "PrintAfter", "Timing"]
+__all__ = ["DumpOnFailure", "Instrument", "NodeCounts", "PrintAfter", "Timing", "read_reproducer"]
 
 
 class PrintAfter(Instrument):
@@ -95,17 +97,22 @@ class NodeCounts(Instrument):
 
 
 class DumpOnFailure(Instrument):
-    """Writes the graph that a failing pass was given to a file, with the error on top, so that the failure can be replayed.
+    """Writes a reproducer where a pass fails: a file with the graph that the pass was given, the pass and the error.
+
+    It is the text form of the graph, with all constants, under comments that hold the rest; ``irgrad opt --reproduce FILE``
+    and `read_reproducer` read it. An interrupt is no failure.
 
     Args:
-        folder: where the file goes; it is named after the pass's position and name, and made when it is needed.
+        folder: where the file goes; made when it is needed.
+        name: the file's name; by default it is named after the pass's position and name.
 
     Attributes:
         path: the file that was written, or None.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, name: str | None = None) -> None:
         self._folder = Path(folder)
+        self._name = name
         self._position = 0
         self._graph: Graph | None = None
         self.path: Path | None = None
@@ -118,14 +125,46 @@ class DumpOnFailure(Instrument):
         self._graph = None
 
     def failed(self, pass_: Pass, graph: Graph, error: BaseException) -> None:
-        if self._graph is None:
+        if self._graph is None or not isinstance(error, Exception):
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.path = self._folder / f"{self._position:02}-{pass_.name}.ir"
-        comment = "".join(f"# {line}\n" for line in (f"before {pass_.name}, which failed:", *str(error).splitlines()))
-        with replacing(self.path) as file:
-            file.write((comment + to_text(self._graph, "full")).encode())
+        path = self._folder / (self._name or f"{self._position:02}-{pass_.name}.ir")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(_reproducer(self._graph, pass_, error).encode())
+            self.path = path
+        except (OSError, UsageError) as reason:  # the error of the pass is the one to be told
+            warnings.warn(f"no reproducer was written: {reason}", stacklevel=2)
         self._graph = None
+
+
+_PIPELINE = "# pipeline: "
+
+
+def _reproducer(graph: Graph, pass_: Pass, error: Exception) -> str:
+    lines = [
+        '# A reproducer: "irgrad opt --reproduce FILE" runs this pipeline over this graph.',
+        f"{_PIPELINE}{Pipeline(pass_)}",
+        "# which failed:",
+        *(f"# {line}".rstrip() for line in str(error).splitlines()),
+    ]
+    return "\n".join(lines) + "\n" + to_text(graph, "full")
+
+
+def read_reproducer(path: str | Path) -> tuple[Graph, str]:
+    """The graph and the pipeline of a file that `DumpOnFailure` wrote.
+
+    Raises:
+        UsageError: the file cannot be read, or is no reproducer.
+        TextError: its graph is misspelt.
+    """
+    text = read_text(path)
+    for line in text.splitlines():
+        if line.startswith(_PIPELINE):
+            return parse_text(text), line.removeprefix(_PIPELINE)
+        if not line.startswith("#"):
+            break
+    raise UsageError(f"the file {str(path)!r} is no reproducer: no line of its head begins with {_PIPELINE!r}")
 
 
 def _count(graph: Graph) -> dict[Role, int]:

@@ -20,6 +20,7 @@ __all__ = [
     "array_from_elements",
     "array_text",
     "contents_text",
+    "counted",
     "float_from_text",
     "float_text",
     "is_uniform",
@@ -42,6 +43,11 @@ _ESCAPE = re.compile(r'\\(?:u\{([0-9a-fA-F]{1,6})\}|(["\\nrt]))|\\')
 
 
 # --- strings, names, numbers ------------------------------------------------------------------------------------------
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 node``, ``2,000 nodes``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def quote(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from irgrad.graph import Graph
     from irgrad.op import Op
 
-__all__ = ["Node", "Operand", "Role", "Value", "active_emitter"]
+__all__ = ["Expansion", "Node", "Operand", "Role", "Value", "active_emitter", "active_pass"]
 
 
 class Role(str, Enum):
@@ -31,6 +31,18 @@ class Role(str, Enum):
     UPDATE = "update"
 
 
+class Expansion(NamedTuple):
+    """The node that was replaced by what it means, of which another one is a part (or a derivative of a part).
+
+    Attributes:
+        op: the qualified name of its operation.
+        node: its name, which no node need have any more.
+    """
+
+    op: str
+    node: str
+
+
 class Emitter(Protocol):
     """What the operators of `Value` need of a builder."""
 
@@ -39,6 +51,9 @@ class Emitter(Protocol):
 
 active_emitter: ContextVar[Emitter | None] = ContextVar("active_emitter", default=None)
 """The builder that the operators of values go through; a builder sets it in its ``with`` block."""
+
+active_pass: ContextVar[str | None] = ContextVar("active_pass", default=None)
+"""The name of the pass that is running; a pipeline sets it, and graphs note it on the nodes that they add or change."""
 
 
 def _emit(name: str, *inputs: Operand) -> Value:
@@ -184,14 +199,39 @@ class Node:
         op: the operation.
         attrs: attributes that were given; `attr` adds the defaults of the schema.
         role: forward, backward, recompute or update.
-        origin: the name of the forward node that this node was made for, or None. A name and not a node, so that it
-            survives the rewriting of that node and a trip through a file.
+        rule: the qualified name of the operation whose adjoint rule made this node, or None: a node that no rule made, or
+            one that the adjoint pass itself adds (the sum of a value's cotangents, a seed, zeros).
+        expansion: what was expanded into this node, or into the node that it was made for; None where nothing was.
+        changed_by: the name of the pass that added this node or last changed its operation, operands or results; None where
+            it is as it was read or built. Names of passes that ran in a `Pipeline` only.
     """
 
-    __slots__ = ("_graph", "_inputs", "_key", "_name", "_outputs", "attrs", "op", "origin", "role")
+    __slots__ = (
+        "_graph",
+        "_inputs",
+        "_key",
+        "_name",
+        "_origin",
+        "_outputs",
+        "attrs",
+        "changed_by",
+        "expansion",
+        "op",
+        "role",
+        "rule",
+    )
 
     def __init__(
-        self, graph: Graph, op: Op, name: str, attrs: Mapping[str, Any], role: Role, origin: str | None, key: tuple[int, int]
+        self,
+        graph: Graph,
+        op: Op,
+        name: str,
+        attrs: Mapping[str, Any],
+        role: Role,
+        origin: str | None,
+        rule: str | None,
+        expansion: Expansion | None,
+        key: tuple[int, int],
     ) -> None:
         self._graph = graph
         self._name = name
@@ -201,7 +241,10 @@ class Node:
         self.op = op
         self.attrs: dict[str, Any] = dict(attrs)
         self.role = role
-        self.origin = origin
+        self._origin = origin
+        self.rule = rule
+        self.expansion = expansion
+        self.changed_by = active_pass.get()
 
     @property
     def graph(self) -> Graph:
@@ -210,6 +253,19 @@ class Node:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def origin(self) -> str | None:
+        """The name of the forward node that this node was made for, or None.
+
+        A name and not a node, so that it survives the rewriting of that node and a trip through a file.
+        """
+        return self._origin
+
+    @origin.setter
+    def origin(self, name: str | None) -> None:
+        self._origin = name
+        self._graph._by_origin = None
 
     @property
     def inputs(self) -> tuple[Value | None, ...]:

@@ -15,18 +15,19 @@ One operation is told in one place: its schema (from `onnx.defs` for the standar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
 from onnx import defs
 
 from irgrad.errors import PluginError
-from irgrad.graph import OPSET, Node, Value
+from irgrad.graph import OPSET, Graph, Node, Value
 from irgrad.plugin import registry
 from irgrad.proto import attribute_from_proto
 from irgrad.types import Dim, TensorType, Type
@@ -34,7 +35,22 @@ from irgrad.types import Dim, TensorType, Type
 if TYPE_CHECKING:
     from irgrad.builder import Builder
 
-__all__ = ["IRGRAD_DOMAIN", "ZERO", "AdjointRule", "Call", "Kernel", "Op", "OpTable", "Zero", "find_op", "qualified_name"]
+__all__ = [
+    "IRGRAD_DOMAIN",
+    "ZERO",
+    "AdjointRule",
+    "Call",
+    "Cost",
+    "CostRule",
+    "Kernel",
+    "Op",
+    "OpTable",
+    "Zero",
+    "bytes_of",
+    "elements_of",
+    "find_op",
+    "qualified_name",
+]
 
 IRGRAD_DOMAIN = "irgrad"
 
@@ -107,6 +123,46 @@ class Call:
         return index < len(self.inputs) and self.inputs[index] is not None
 
 
+def elements_of(type: Type) -> int:
+    """The number of elements of a tensor whose shape is static."""
+    shape = type.static_shape if isinstance(type, TensorType) else None
+    assert shape is not None, f"{type} has no static shape"
+    return prod(shape)
+
+
+def bytes_of(type: Type) -> int | None:
+    """How many bytes a value takes in numpy; None where its type does not tell (unknown shapes, sequences, optionals)."""
+    return type.nbytes if isinstance(type, TensorType) else None
+
+
+class Cost(NamedTuple):
+    """What running a node once takes.
+
+    Attributes:
+        flops: arithmetic operations; a multiplication and an addition count as two, a function of one element as one.
+        read: bytes of operands.
+        written: bytes of results.
+    """
+
+    flops: int
+    read: int
+    written: int
+
+    @classmethod
+    def of(cls, call: Call, flops: int, operands: Iterable[int] | None = None) -> Cost:
+        """So many operations, on all operands (or those at some positions); every tensor has a static shape."""
+        chosen = range(len(call.inputs)) if operands is None else operands
+        read = [type for k in chosen if (type := call.inputs[k]) is not None]
+        return cls(flops, sum(bytes_of(t) or 0 for t in read), sum(bytes_of(t) or 0 for t in call.outputs))
+
+
+CostRule: TypeAlias = "Callable[[Call], Cost | None]"
+"""``rule(call)`` → what the node takes, of a call whose operands and results are tensors of static shapes.
+
+None where that depends on data: a loop of which nobody knows how often it runs.
+"""
+
+
 class Op:
     """An operation. Two nodes do the same thing exactly when their `op` is the same object and their attributes agree.
 
@@ -117,6 +173,7 @@ class Op:
         broadcasts: True if every operand may be broadcast to the output's shape, or the positions of those that may; the
             adjoint pass sums their cotangents back.
         random: it draws random numbers, so that it is neither folded nor merged with its like.
+        view: its kernel returns a view of the first operand where numpy can make one, which costs nothing.
     """
 
     def __init__(
@@ -128,6 +185,8 @@ class Op:
         gradient: AdjointRule | Zero | None = None,
         broadcasts: bool | Sequence[int] = False,
         random: bool = False,
+        view: bool = False,
+        cost: CostRule | None = None,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
@@ -135,6 +194,8 @@ class Op:
         self.gradient = gradient
         self.broadcasts = broadcasts
         self.random = random or (domain == "" and name in _RANDOM)
+        self.view = view
+        self._cost = cost
         self._kernel = kernel
         self._prepare: Callable[[Call], Kernel] | None = None
         self._infer: Callable[[Call], Sequence[Type]] | None = None
@@ -173,6 +234,11 @@ class Op:
         The operands are ``node.inputs``; nodes are emitted through `b`.
         """
         self._lowering = function
+        return function
+
+    def cost(self, function: CostRule) -> CostRule:
+        """Decorator: what a node takes, see `CostRule`; without one, an operation for each element of the first result."""
+        self._cost = function
         return function
 
     # --- asking it ----------------------------------------------------------------------------------------------------
@@ -225,6 +291,17 @@ class Op:
         if self._kernel is None:
             return None
         return partial(self._kernel, **call.attrs) if call.attrs else self._kernel
+
+    def cost_of(self, call: Call) -> Cost | None:
+        """What a node takes, its subgraphs included; None where that is not known before it runs (shapes depend on data)."""
+        if self.view or not call.outputs:
+            return Cost(0, 0, 0)
+        if any(bytes_of(type) is None for type in (*call.inputs, *call.outputs) if type is not None):
+            return None
+        if self._cost is not None:
+            return self._cost(call)
+        inside = any(isinstance(value, Graph) for value in call.attrs.values())
+        return None if inside else Cost.of(call, elements_of(call.outputs[0]))
 
     def lowered(self, b: Builder, node: Node) -> tuple[Value, ...]:
         """Emit the subgraph of standard operations that means the same as `node`; its results, one per output.

@@ -15,13 +15,13 @@ from typing import Any, ClassVar, NoReturn
 
 from irgrad.compare import graphs_equal
 from irgrad.errors import IrgradError, PassError, did_you_mean
-from irgrad.graph import Graph
+from irgrad.graph import Graph, active_pass
 from irgrad.literals import unquote
 from irgrad.options import Nested, Quoted, Words, convert, defaults_of, option_text, option_types
 from irgrad.plugin import registry
 from irgrad.verify import verify as verify_graph
 
-__all__ = ["Instrument", "Pass", "Pipeline"]
+__all__ = ["Instrument", "Pass", "Pipeline", "run_pass"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,15 @@ class Pass:
 
     def ensures(self, graph: Graph) -> None:
         """Raise PassError where the graph lacks what this pass promises."""
+
+
+def run_pass(pass_: Pass, graph: Graph) -> bool:
+    """`pass_.run(graph)`, noted on the nodes that it adds or changes: what a pass calls that is made of others."""
+    token = active_pass.set(pass_.name or type(pass_).__name__)
+    try:
+        return pass_.run(graph)
+    finally:
+        active_pass.reset(token)
 
 
 class Instrument:
@@ -128,7 +137,7 @@ class Pipeline:
             with _errors_of(pass_):
                 before = graph.copy() if self._truthful else None
                 pass_.requires(graph)
-                changed = pass_.run(graph)
+                changed = run_pass(pass_, graph)
                 if before is not None:
                     _check_truth(before, graph, changed)
                 if self._verify:

@@ -14,7 +14,7 @@ from irgrad.op import Op
 from irgrad.pattern import Match, Rule
 from irgrad.types import merge_types, types_compatible
 
-__all__ = ["Miss", "RewriteReport", "is_named", "rewrite", "take_place"]
+__all__ = ["Miss", "RecordingBuilder", "RewriteReport", "is_named", "rewrite", "take_place"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def take_place(old: Value, new: Value) -> None:
     new.graph.replace_all_uses(old, new)
 
 
-class _Recording(Builder):
+class RecordingBuilder(Builder):
     """A builder that remembers the nodes that it made."""
 
     def __init__(self, graph: Graph) -> None:
@@ -113,7 +113,7 @@ class _Rewriter:
                 self._rules.setdefault(name, []).append(rule)
         self._depth = max((rule.pattern.depth for rule in rules), default=0)
         self._exclusive = any(rule.exclusive for rule in rules)
-        self._builder = _Recording(graph)
+        self._builder = RecordingBuilder(graph)
         self._queue: deque[Node] = deque()
         self._queued: set[Node] = set()
         self._misses: dict[tuple[str, str], str] | None = {} if explain else None
@@ -154,7 +154,8 @@ class _Rewriter:
 
     def _apply(self, rule: Rule, match: Match, reasons: list[str] | None) -> bool:
         root, b = match.root, self._builder
-        b.role, b.origin, b.near, b.made = root.role, root.origin, root, []
+        b.take_after(root)
+        b.made = []
         constants = len(self.graph.constants)
         try:
             results = rule.emit(b, match)

@@ -94,6 +94,12 @@ class Lexer:
             return True
         return False
 
+    def accept_word(self, word: str) -> bool:
+        if self.at_word(word):
+            self.advance()
+            return True
+        return False
+
     def expect(self, mark: str) -> None:
         if not self.accept(mark):
             self.fail(f"{mark!r} was expected")

@@ -14,14 +14,14 @@ import onnx
 from irgrad.builder import call_of
 from irgrad.contents import infer_contents
 from irgrad.errors import GraphError
-from irgrad.graph import OPSET, Graph, Role, Value
+from irgrad.graph import OPSET, Expansion, Graph, Role, Value
 from irgrad.infer import infer_types
 from irgrad.literals import array_from_base64, array_from_elements, float_from_text
 from irgrad.op import Op, find_op
 from irgrad.text_lexer import Lexer
 from irgrad.types import Dim, OptionalType, SequenceType, TensorType, Type, dtype_from_name
 
-__all__ = ["parse_text"]
+__all__ = ["parse_text", "parse_type"]
 
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _ROLES = {role.value: role for role in Role}
@@ -48,6 +48,19 @@ def parse_text(text: str, constants: Mapping[str, np.ndarray] | None = None) -> 
     if parser.kind != "end":
         parser.fail("the end of the text was expected")
     return graph
+
+
+def parse_type(text: str) -> tuple[Type, tuple[Dim, ...] | None]:
+    """Read a type, and behind it in braces the elements of a small integer tensor, as far as they are known.
+
+    Raises:
+        TextError: the text is no type.
+    """
+    parser = _Parser(text, {})
+    type, known = parser.type(), parser.known_contents()
+    if parser.kind != "end":
+        parser.fail("the end of the text was expected")
+    return type, known
 
 
 class _Parser(Lexer):
@@ -156,10 +169,10 @@ class _Parser(Lexer):
         if self.accept("@"):
             name = self.name("a node")
         role = _ROLES[self.advance()] if self.kind == "word" and self.token in _ROLES else Role.FORWARD
-        origin = None
-        if self.at_word("of"):
-            self.advance()
-            origin = self.name("a node")
+        origin = self.name("a node") if self.accept_word("of") else None
+        rule = self.name("an operation") if self.accept_word("by") else None
+        expansion = self.expansion() if self.accept_word("via") else None
+        changed_by = self.name("a pass") if self.accept_word("after") else None
         types = [type for _, type, _ in results]
         contents = [known for _, _, known in results]
         with self.errors_at(start):
@@ -177,9 +190,18 @@ class _Parser(Lexer):
                 output_names=[n for n, _, _ in results],
                 role=role,
                 origin=origin,
+                rule=rule,
+                expansion=expansion,
             )
+            made.changed_by = changed_by
         for value, known in zip(made.outputs, contents, strict=True):
             value.contents = known
+
+    def expansion(self) -> Expansion:
+        """The operation and the name of a node that was expanded."""
+        op = self.name("an operation")
+        self.expect("@")
+        return Expansion(op, self.name("a node"))
 
     def results(self) -> list[tuple[str, Type | None, tuple[Dim, ...] | None]]:
         """Name, type and known contents of each result; the types may be left out."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, TypeProto, helper
 
-from irgrad.errors import ModelTypeError, TextError
+from irgrad.errors import ModelTypeError, TextError, TypeInferenceError
 
 __all__ = [
     "Dim",
@@ -24,11 +24,14 @@ __all__ = [
     "Shape",
     "TensorType",
     "Type",
+    "as_known_to_be_there",
     "dims_differ",
     "divide_dims",
     "dtype_from_name",
     "dtype_name",
+    "dtype_of_element",
     "is_differentiable",
+    "merge_dims",
     "merge_types",
     "multiply_dims",
     "same_dtypes",
@@ -86,6 +89,18 @@ def dtype_from_name(name: str) -> np.dtype:
         return _tables()[2][name]
     except KeyError:
         raise TextError(f"{name!r} is not a dtype; known are {', '.join(sorted(_tables()[2]))}") from None
+
+
+def dtype_of_element(number: int) -> np.dtype:
+    """The dtype of one of ONNX's element types, by its number (TensorProto.DataType).
+
+    Raises:
+        TypeInferenceError: no element type has this number.
+    """
+    try:
+        return _tables()[0][number]
+    except KeyError:
+        raise TypeInferenceError(f"{number} is the number of no element type of ONNX") from None
 
 
 def is_differentiable(dtype: np.dtype) -> bool:
@@ -242,6 +257,13 @@ def without_symbols(type: Type) -> Type:
     return type.with_shape(tuple(d if isinstance(d, int) else None for d in type.shape))
 
 
+def as_known_to_be_there(inferred: Type, declared: Type) -> Type:
+    """The inferred type, without its optional where the declared one has none: that something is there may be known."""
+    if isinstance(inferred, OptionalType) and not isinstance(declared, OptionalType):
+        return inferred.element
+    return inferred
+
+
 def same_dtypes(a: Type, b: Type) -> bool:
     """Whether two types differ in nothing but shapes: both tensors, sequences or optionals, and of the same dtype."""
     if isinstance(a, TensorType) and isinstance(b, TensorType):
@@ -267,17 +289,17 @@ def dims_differ(a: Dim, b: Dim) -> bool:
     return isinstance(a, int) and isinstance(b, int) and a != b
 
 
+def merge_dims(*dims: Dim) -> Dim:
+    """What several dimensions of the same size tell of it: a number before a symbol before None."""
+    return next((dim for kind in (int, str) for dim in dims if isinstance(dim, kind)), None)
+
+
 def merge_types(a: Type, b: Type) -> Type:
     """All that two compatible types know of one value: numbers before symbols before unknown dimensions."""
     if isinstance(a, TensorType) and isinstance(b, TensorType):
         if a.shape is None or b.shape is None:
             return a if b.shape is None else b
-        return a.with_shape(
-            tuple(
-                y if x is None or (isinstance(x, str) and isinstance(y, int)) else x
-                for x, y in zip(a.shape, b.shape, strict=True)
-            )
-        )
+        return a.with_shape(tuple(map(merge_dims, a.shape, b.shape)))
     if isinstance(a, SequenceType) and isinstance(b, SequenceType):
         return SequenceType(merge_types(a.element, b.element))
     if isinstance(a, OptionalType) and isinstance(b, OptionalType):

@@ -13,10 +13,10 @@ from onnx import defs
 from irgrad.builder import call_of
 from irgrad.contents import infer_contents
 from irgrad.errors import IrgradError, VerifyError
-from irgrad.graph import Graph, Node, Role, Value
+from irgrad.graph import Expansion, Graph, Node, Role, Value
 from irgrad.infer import infer_types
 from irgrad.text import line_of
-from irgrad.types import OptionalType, SequenceType, TensorType, dims_differ, types_compatible
+from irgrad.types import OptionalType, SequenceType, TensorType, as_known_to_be_there, dims_differ, types_compatible
 
 __all__ = ["verify"]
 
@@ -245,6 +245,10 @@ def _node(node: Node) -> Problems:
         yield f"{where} has the role {node.role!r}, which is none", node
     if not isinstance(node.origin, (str, type(None))):
         yield f"{where} has an origin that is no name: {node.origin!r}", node
+    if not isinstance(node.rule, (str, type(None))):
+        yield f"{where} has a rule that is no name: {node.rule!r}", node
+    if not isinstance(node.expansion, (Expansion, type(None))):
+        yield f"{where} has an expansion that is none: {node.expansion!r}", node
     for key, value in node.attrs.items():
         if not _is_attribute(value):
             yield f"the attribute {key!r} of {where} is of a kind that no attribute has: {type(value).__name__}", node
@@ -311,7 +315,7 @@ def _inferred(node: Node) -> Problems:
         yield f"at the node {node._name!r}: {error}", node
         return
     for value, type, known in zip(node._outputs, types, contents, strict=True):
-        if not types_compatible(value._type, type):
+        if not types_compatible(value._type, as_known_to_be_there(type, value._type)):
             yield f"%{value._name} is typed {value._type}, but its node gives {type}", node
         if known is not None and value.contents is not None and any(map(dims_differ, known, value.contents)):
             yield f"%{value._name} is said to hold {value.contents}, but its node gives {known}", node

@@ -15,7 +15,16 @@ from irgrad.graph import Graph, Node, Value
 from irgrad.infer import infer_types
 from irgrad.op import Op
 from irgrad.pipeline import Pass
-from irgrad.types import OptionalType, SequenceType, TensorType, Type, dtype_from_name, dtype_name, is_differentiable
+from irgrad.types import (
+    OptionalType,
+    SequenceType,
+    TensorType,
+    Type,
+    dtype_from_name,
+    dtype_name,
+    is_differentiable,
+    same_dtypes,
+)
 
 __all__ = ["ConvertFloat"]
 
@@ -49,19 +58,23 @@ class ConvertFloat(Pass):
         originals = dict(graph.constants)
         for value, array in originals.items():
             if self._applies(array.dtype) and not _only_in_fixed_places(value):
-                graph.set_constant(value, array.astype(dtype_from_name(self.to)))
+                graph.set_constant(value, self._converted(array))
                 changed = True
         for node in graph.nodes():
             if node.op.qualified_name != "Cast" or not _only_in_fixed_places(node.outputs[0]):
-                for key, attribute in list(node.attrs.items()):
-                    node.attrs[key] = self._attribute(key, attribute)
+                for key, attribute in [*node.op.defaults.items(), *node.attrs.items()]:
+                    if key in node.attrs or key in _DTYPES:
+                        node.attrs[key] = self._attribute(key, attribute)
+            if node.op.qualified_name == "ConstantOfShape" and "value" not in node.attrs and self._applies(_FILL.dtype):
+                node.attrs["value"] = _FILL.astype(dtype_from_name(self.to))
             for position, operand in enumerate(node.inputs):
                 self._keep_fixed(node, position, operand, originals)
             if len(node.outputs) > 1 and "stash_type" in node.op.defaults:
                 # LayerNormalization returns its statistics in a dtype of their own: float64 in a float64 graph.
                 node.attrs["stash_type"] = int(TensorProto.DOUBLE if self.to == "f64" else TensorProto.FLOAT)
             call = call_of(node.op, node.attrs, node.inputs, len(node.outputs))
-            for value, type in zip(node.outputs, infer_types(call), strict=True):
+            for value, inferred in zip(node.outputs, infer_types(call), strict=True):
+                type = self._result_type(value, inferred)
                 changed |= type != value.type
                 graph.set_type(value, type)
             for position, value in enumerate(node.outputs):
@@ -95,6 +108,10 @@ class ConvertFloat(Pass):
         assert converter is not None
         node.graph.set_input(converter, 0, value)
 
+    def _converted(self, array: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # what is out of range becomes infinite
+            return array.astype(dtype_from_name(self.to))
+
     def _applies(self, dtype: np.dtype) -> bool:
         if dtype == dtype_from_name(self.to):
             return False
@@ -107,16 +124,28 @@ class ConvertFloat(Pass):
             return OptionalType(self._type(type.element))
         return TensorType(dtype_from_name(self.to), type.shape) if self._applies(type.dtype) else type
 
+    def _result_type(self, value: Value, inferred: Type) -> Type:
+        """The type of a result: as it was but for the dtype, since more may be known of it than is inferred."""
+        known = self._type(value.type)
+        element = inferred.element if isinstance(inferred, OptionalType) else inferred
+        return known if same_dtypes(known, inferred) or same_dtypes(known, element) else inferred
+
     def _attribute(self, key: str, value: Any) -> Any:
         if isinstance(value, np.ndarray) and self._applies(value.dtype):
-            return value.astype(dtype_from_name(self.to))
-        if key in ("to", "dtype") and isinstance(value, int):
+            return self._converted(value)
+        if key in _DTYPES and isinstance(value, int) and value != TensorProto.UNDEFINED:
             dtype = np.dtype(helper.tensor_dtype_to_np_dtype(value))
             return int(helper.np_dtype_to_tensor_dtype(dtype_from_name(self.to))) if self._applies(dtype) else value
         if isinstance(value, Graph):
             self.run(value)
         return value
 
+
+_DTYPES = ("to", "dtype", "output_datatype", "output_dtype", "precision", "softmax_precision")
+"""The attributes that tell the dtype of a result, or of what it is computed in; a default of one tells it too."""
+
+_FILL = np.zeros(1, np.float32)
+"""What ConstantOfShape fills with where it does not say."""
 
 _FIXED = {
     f"tensor({name})": dtype_from_name(short) for name, short in (("float", "f32"), ("double", "f64"), ("float16", "f16"))
@@ -134,5 +163,6 @@ def _fixed_dtype(op: Op, position: int, *, result: bool = False) -> np.dtype | N
 
 
 def _only_in_fixed_places(value: Value) -> bool:
-    places = [(user, k) for user in value.users for k, operand in enumerate(user.inputs) if operand is value]
-    return bool(places) and not value.is_output and all(_fixed_dtype(user.op, k) == value.dtype for user, k in places)
+    fixed = [_fixed_dtype(user.op, k) for user in value.users for k, operand in enumerate(user.inputs) if operand is value]
+    # numpy takes None for float64 when it compares dtypes.
+    return bool(fixed) and not value.is_output and all(dtype is not None and dtype == value.dtype for dtype in fixed)

@@ -274,6 +274,6 @@ def test_numbers_line_up_at_their_points() -> None:
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("check", "grad", "inspect", "ops", "opt"):
+    for command in ("check", "diff", "grad", "inspect", "new-plugin", "ops", "opt"):
         assert run(command, "--help") == 0
         assert "Example" in capsys.readouterr().out

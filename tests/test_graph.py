@@ -116,6 +116,41 @@ def test_a_further_output() -> None:
     verify(graph)
 
 
+def test_outputs_may_come_and_go_between_others() -> None:
+    graph = Graph()
+    node = graph.add_node(find_op("Split"), [graph.add_input("x", F32)], [F32, F32], name="split")
+    first, last = node.outputs
+    between = graph.add_output(node, F32, at=1)
+    assert node.outputs == (first, between, last)
+    graph.set_outputs([last])
+    with pytest.raises(GraphError, match="is an output of the graph"):
+        graph.remove_output(node, 2)
+    user = graph.add_node(TANH, [between], [F32])
+    with pytest.raises(GraphError, match="still used"):
+        graph.remove_output(node, 1)
+    graph.erase(user)
+    graph.remove_output(node, 1)
+    graph.remove_output(node, 0)
+    assert node.outputs == (last,)
+    assert not graph.has_value(between.name)
+    verify(graph)
+
+
+def test_operands_may_become_more_and_fewer() -> None:
+    graph, v = diamond()
+    node = graph.node("d")
+    graph.set_operands(node, [v["x"], None, v["x"], v["b"]])
+    assert node.inputs == (v["x"], None, v["x"], v["b"])
+    assert v["c"].users == []
+    assert node in v["x"].users
+    assert len(graph.dag.in_edges(node)) == 2
+    graph.set_operands(node, [v["c"], v["b"]])
+    assert node not in v["x"].users
+    verify(graph)
+    with pytest.raises(GraphError, match="another graph"):
+        graph.set_operands(node, [chain(1).value("x")])
+
+
 def test_attributes_fall_back_to_the_schema() -> None:
     graph = Graph()
     node = graph.add_node(find_op("Gemm"), [graph.add_input("x", F32)] * 2, [F32], {"transA": 1})

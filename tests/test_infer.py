@@ -264,6 +264,33 @@ def test_pads_as_torch_exports_them(b: Bench) -> None:
 
 # --- operands that do not fit -----------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("mixed", [(0,), (1,), (0, 1)])
+def test_float64_where_an_operation_has_shorter_floats_only(b: Bench, mixed: Sequence[int]) -> None:
+    """All operands that have to be of one dtype are in float64, or none is."""
+    shapes, dtypes = [(1, 2, 5), (2, 1, 3)], [np.float64 if k in mixed else np.float32 for k in range(2)]
+    operands = [b.graph.add_input(f"x{k}", TensorType(np.dtype(dtypes[k]), shapes[k])) for k in range(2)]
+    if len(mixed) == 2:
+        assert {y.dtype for y in b.multi("CausalConvWithState", *operands, outputs=2)} == {np.dtype(np.float64)}
+    else:
+        with pytest.raises(TypeInferenceError, match="operand 1 of CausalConvWithState, 'weight', is"):
+            b.multi("CausalConvWithState", *operands, outputs=2)
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "attrs"),
+    [
+        ("LayerNormalization", 2, {"stash_type": 99}),
+        ("QuantizeLinear", 2, {"output_dtype": 99}),
+        ("SequenceEmpty", 0, {"dtype": 99}),
+        ("EyeLike", 1, {"dtype": 99}),
+    ],
+)
+def test_element_types_that_do_not_exist(b: Bench, op: str, operands: int, attrs: dict[str, Any]) -> None:
+    with pytest.raises(TypeInferenceError):
+        b.op(op, *(b.tensor(3, 3) if k == 0 else b.tensor() for k in range(operands)), **attrs)
+
+
 WRONG: list[tuple[str, list[Shape], list[Any], dict[str, Any]]] = [
     ("Reshape", [(3, 4)], [[3, 5]], {}),
     ("Reshape", [(3, 4)], [[5, -1]], {}),
@@ -279,6 +306,7 @@ WRONG: list[tuple[str, list[Shape], list[Any], dict[str, Any]]] = [
     ("Concat", [("N", 4), ("N",)], [], {"axis": 0}),
     ("Split", [("N", 4)], [[1, 1]], {"axis": 1, "outputs": 2}),
     ("Split", [("N", 4)], [], {"axis": 1, "num_outputs": 3, "outputs": 2}),
+    ("Split", [("N", 1)], [], {"axis": 1, "num_outputs": 3, "outputs": 3}),
     ("Squeeze", [("N", 4)], [[1]], {}),
     ("Unsqueeze", [("N", 4)], [[0, 0]], {}),
     ("Transpose", [("N", 4)], [], {"perm": (0, 0)}),

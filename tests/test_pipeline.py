@@ -410,7 +410,8 @@ def test_dump_on_failure(tmp_path: Path) -> None:
         Pipeline([Options(), Act(fail)], instruments=[dump]).run(g.copy())
     assert dump.path == tmp_path / "dumps" / "02-act.ir"
     text = dump.path.read_text(encoding="utf-8")
-    assert text.startswith("# before act, which failed:\n# in the pass 'act': two\n# lines\ngraph g")
+    assert text.splitlines()[1].startswith("# pipeline: act{action=")
+    assert text.splitlines()[2:5] == ["# which failed:", "# in the pass 'act': two", "# lines"]
     assert graphs_equal(parse_text(text), g) is None
     fine = DumpOnFailure(tmp_path / "none")
     Pipeline("dce", instruments=[fine]).run(g)

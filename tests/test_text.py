@@ -13,7 +13,7 @@ from onnx import SparseTensorProto, TensorProto, TypeProto, helper
 
 from irgrad.compare import array_key, attribute_key, graphs_equal
 from irgrad.errors import TextError
-from irgrad.graph import Graph, Role, Value
+from irgrad.graph import Expansion, Graph, Role, Value
 from irgrad.literals import float_from_text, float_text, quote, same_bits, unquote
 from irgrad.op import find_op
 from irgrad.text import line_of, parse_text, to_text
@@ -345,6 +345,8 @@ def graphs(draw: st.DrawFn, depth: int = 1) -> Graph:
             output_names=[graph.fresh_name(draw(names) + str(k)) for k, _ in enumerate(types)],
             role=draw(st.sampled_from(Role)),
             origin=draw(st.none() | names),
+            rule=draw(st.none() | names),
+            expansion=draw(st.none() | st.builds(Expansion, names, names)),
         )
         for value in node.outputs:
             value.contents = draw(st.none() | st.lists(st.integers(-3, 3) | st.none() | st.just("N"), max_size=3).map(tuple))

@@ -9,13 +9,14 @@ import onnx
 from onnx import AttributeProto, NodeProto, defs
 
 from irgrad.errors import DuplicateNameError, FunctionRecursionError, ModelSizeError, ModelTypeError
+from irgrad.frontends.onnx import marks
 from irgrad.frontends.onnx.check import check_text, shown
 from irgrad.frontends.onnx.names import free_names, subgraphs_of
 from irgrad.graph import Value
 from irgrad.op import find_op
 from irgrad.types import type_to_proto
 
-__all__ = ["FunctionKey", "check_calls", "domain_of", "expansion_of", "function_key", "functions_of"]
+__all__ = ["FunctionKey", "check_calls", "domain_of", "expansion_of", "function_key", "functions_of", "kept_operations"]
 
 FunctionKey: TypeAlias = "tuple[str, str, str]"
 """Domain, name and overload."""
@@ -73,6 +74,16 @@ def check_calls(model: onnx.ModelProto, functions: Mapping[FunctionKey, onnx.Fun
     total = sum(sizes[key][0] for key in _calls(model.graph.node, functions))
     if total > _MOST_NODES:
         raise ModelSizeError(f"the model's functions call each other so often that inlining them makes {total} nodes")
+
+
+def kept_operations(functions: Mapping[FunctionKey, onnx.FunctionProto]) -> dict[FunctionKey, str]:
+    """The functions of a file of irgrad's that stand for operations which are known here → the operation."""
+    found = {}
+    for key, function in functions.items():
+        name = marks.marks_of(function).get(marks.OPERATION)
+        if name is not None and find_op(name, key[0]).has_lowering:
+            found[key] = name
+    return found
 
 
 def expansion_of(

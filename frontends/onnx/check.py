@@ -18,7 +18,16 @@ from irgrad.frontends.onnx.upgrade.registry import adapters_of
 from irgrad.graph import OPSET, Value
 from irgrad.types import OptionalType, SequenceType, TensorType, Type
 
-__all__ = ["Rules", "check_attributes", "check_operands", "check_text", "checked_attribute", "rules_of", "shown"]
+__all__ = [
+    "Rules",
+    "check_attributes",
+    "check_operands",
+    "check_text",
+    "checked_attribute",
+    "rules_of",
+    "shown",
+    "type_string",
+]
 
 _CONTENT = {
     AttributeProto.FLOAT: "f",
@@ -179,7 +188,7 @@ def check_operands(node: NodeProto, inputs: Sequence[Value | None], rules: Rules
             if formal.required and position < len(formals):
                 raise ModelTypeError(f"{shown(node)} lacks the operand {formal.name!r}, which {rules.label} requires")
             continue
-        kind = _type_string(value.type)
+        kind = type_string(value.type)
         if kind not in formal.types:
             raise ModelTypeError(
                 f"{shown(node)} has the operand {value.name!r} of type {value.type}, which {rules.label} does not take for "
@@ -206,7 +215,7 @@ def adopt_types(inputs: Sequence[Value | None], rules: Rules, guessed: Collectio
         return
     formals = [rules.operands[min(k, len(rules.operands) - 1)] for k in range(len(inputs))] if rules.operands else []
     known = {
-        formal.variable: _type_string(value.type)
+        formal.variable: type_string(value.type)
         for formal, value in zip(formals, inputs, strict=False)
         if formal.variable is not None and value is not None and value not in guessed
     }
@@ -214,7 +223,7 @@ def adopt_types(inputs: Sequence[Value | None], rules: Rules, guessed: Collectio
         if value is None or value not in guessed:
             continue
         wanted = {known[formal.variable]} if formal.variable in known else formal.types
-        if wanted and _type_string(value.type) not in wanted:
+        if wanted and type_string(value.type) not in wanted:
             likely = next((kind for kind in _LIKELY if kind in wanted), min(wanted))
             value.graph.set_type(value, _type_of_string(likely))
 
@@ -280,11 +289,12 @@ def _element(dtype: np.dtype) -> str:
     return helper.tensor_dtype_to_string(helper.np_dtype_to_tensor_dtype(dtype)).rpartition(".")[2].lower()
 
 
-def _type_string(type: Type) -> str:
+def type_string(type: Type) -> str:
+    """A type without its shape as schemas write it: ``tensor(float)``, ``seq(tensor(int64))``."""
     if isinstance(type, TensorType):
         return f"tensor({_element(type.dtype)})"
     kind = {SequenceType: "seq", OptionalType: "optional"}[type.__class__]
-    return f"{kind}({_type_string(type.element)})"
+    return f"{kind}({type_string(type.element)})"
 
 
 def _type_of_string(text: str) -> Type:

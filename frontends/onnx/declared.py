@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
 from irgrad.errors import DuplicateNameError, ModelTypeError, UnsupportedOpsetError
+from irgrad.frontends.onnx import marks
 from irgrad.frontends.onnx.calls import domain_of
 from irgrad.frontends.onnx.check import check_text
 from irgrad.graph import OPSET, Graph, Value
-from irgrad.types import OptionalType, SequenceType, TensorType, Type, same_dtypes, type_from_proto, without_symbols
+from irgrad.types import (
+    OptionalType,
+    SequenceType,
+    TensorType,
+    Type,
+    as_known_to_be_there,
+    same_dtypes,
+    type_from_proto,
+    types_compatible,
+    without_symbols,
+)
 
 __all__ = [
     "LoopInputs",
@@ -75,32 +87,43 @@ def versions_of(imports: Iterable[onnx.OperatorSetIdProto], what: str, ir_versio
 # --- metadata ---------------------------------------------------------------------------------------------------------
 
 
-def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+def metadata_of(model: onnx.ModelProto, *, own: bool = False) -> dict[str, str]:
     """What a graph's metadata keeps of a model: everything in it that is text and not structure.
 
     The keys are producer, domain, model_version, doc, graph_doc, ``property:<key>``, ``graph_property:<key>`` and
     ``value_doc:<name>``; `note_node` adds those of nodes.
+
+    Args:
+        model: the model.
+        own: irgrad wrote it; then the producer is that of the file that its graph came from.
     """
     graph = model.graph
+    producer = " ".join(_text(t) for t in (model.producer_name, model.producer_version) if t)
     found = {
-        "producer": " ".join(_text(t) for t in (model.producer_name, model.producer_version) if t),
+        "producer": marks.marks_of(model).get(marks.PRODUCER, "") if own else producer,
         "domain": _text(model.domain),
         "model_version": str(model.model_version) if model.model_version else "",
         "doc": _text(model.doc_string),
         "graph_doc": _text(graph.doc_string),
-        **{f"property:{_text(p.key)}": _text(p.value) for p in model.metadata_props},
-        **{f"graph_property:{_text(p.key)}": _text(p.value) for p in graph.metadata_props},
+        **{f"property:{key}": text for key, text in _properties(model, own)},
+        **{f"graph_property:{key}": text for key, text in _properties(graph, own)},
         **{f"value_doc:{v.name}": _text(v.doc_string) for v in (*graph.input, *graph.output, *graph.initializer)},
     }
     return {key: value for key, value in found.items() if value}
 
 
-def note_node(graph: Graph, proto: NodeProto, name: str) -> None:
+def note_node(graph: Graph, proto: NodeProto, name: str, *, own: bool = False) -> None:
     """Keep what a file says about a node: ``node_doc:<name>`` and ``node_property:<name>:<key>``."""
     if proto.doc_string:
         graph.metadata[f"node_doc:{name}"] = _text(proto.doc_string)
-    for entry in proto.metadata_props:
-        graph.metadata[f"node_property:{name}:{_text(entry.key)}"] = _text(entry.value)
+    for key, text in _properties(proto, own):
+        graph.metadata[f"node_property:{name}:{key}"] = text
+
+
+def _properties(proto: Any, own: bool) -> list[tuple[str, str]]:
+    """The free properties of a message; irgrad's marks are none in a file that it wrote."""
+    found = [(_text(entry.key), _text(entry.value)) for entry in proto.metadata_props]
+    return [(key, text) for key, text in found if not (own and key.startswith(marks.PREFIX))]
 
 
 def _text(text: str | bytes) -> str:
@@ -139,13 +162,14 @@ def loosened(type: Type) -> Type:
     return type.with_shape(None) if isinstance(type, TensorType) else type
 
 
-def input_type(info: onnx.ValueInfoProto, given: Type | None, *, symbols: bool) -> Type:
+def input_type(info: onnx.ValueInfoProto, given: Type | None, *, symbols: bool, exact: bool = False) -> Type:
     """The type of a graph's input.
 
     Args:
         info: the declaration.
         given: the type that it has by what is known from outside, which then counts (see `body_input_types`).
         symbols: see `declared_types`.
+        exact: the declaration is right in all that it says.
 
     Raises:
         ModelTypeError: there is no type, or the two disagree.
@@ -154,7 +178,11 @@ def input_type(info: onnx.ValueInfoProto, given: Type | None, *, symbols: bool) 
     if given is None:
         if declared is None:
             raise ModelTypeError(f"the input {info.name!r} declares no element type")
-        return declared if symbols else without_symbols(declared)
+        if exact:
+            return declared
+        # Under one symbol, the elements of a sequence may have a size each.
+        element = declared.element if isinstance(declared, OptionalType) else declared
+        return declared if symbols and isinstance(element, TensorType) else without_symbols(declared)
     if declared is not None and not same_dtypes(declared, given):
         raise ModelTypeError(f"the input {info.name!r} is declared as {declared}, but what it receives is {given}")
     return given
@@ -270,7 +298,7 @@ def check_default(info: onnx.ValueInfoProto, array: np.ndarray) -> None:
         )
 
 
-def complete_type(value: Value, declared: Type | None, *, guessed: bool) -> None:
+def complete_type(value: Value, declared: Type | None, *, guessed: bool, exact: bool = False) -> None:
     """Fill what inference left open with what the file declares.
 
     Where inference left a dimension open, a declared number is taken, a symbol is not: exporters write the name of the batch
@@ -280,16 +308,16 @@ def complete_type(value: Value, declared: Type | None, *, guessed: bool) -> None
         value: the result of a node.
         declared: what the file says of it, if anything.
         guessed: the type that it has is a guess, so that the declaration is all there is.
+        exact: the declaration is right in all that it says, so that it counts where it is possible.
 
     Raises:
         ModelTypeError: the file declares another element type than the node makes.
     """
-    have = value.type
     if declared is None:
         return
-    if isinstance(have, OptionalType) and not isinstance(declared, OptionalType):
-        have = have.element  # that the optional is there is something the file may know
-    if guessed or (isinstance(have, TensorType) and have.shape is None and not same_dtypes(have, declared)):
+    have = as_known_to_be_there(value.type, declared)
+    unknown = isinstance(have, TensorType) and have.shape is None and not same_dtypes(have, declared)
+    if guessed or unknown or (exact and types_compatible(have, declared)):
         value.graph.set_type(value, declared)
     elif not same_dtypes(have, declared):
         raise ModelTypeError(f"the value {value.name!r} is declared as {declared}, but what makes it gives {have}")

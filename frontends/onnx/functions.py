@@ -11,6 +11,7 @@ from onnx import AttributeProto, defs
 
 from irgrad.builder import Builder
 from irgrad.errors import GraphError
+from irgrad.frontends.onnx.calls import domain_of
 from irgrad.frontends.onnx.reader import Scope, emit_nodes
 from irgrad.graph import OPSET, Node, Value
 from irgrad.proto import node_to_proto
@@ -45,7 +46,8 @@ def emit_function_body(b: Builder, node: Node) -> tuple[Value, ...]:
         raise GraphError(f"{node.op.qualified_name} has no function body for the operands of {node.name!r}")
     operands = [*node.inputs, *[None] * (len(function.input) - len(node.inputs))]
     scope: Scope = dict(zip(function.input, operands, strict=True))
-    versions = {o.domain: o.version for o in function.opset_import} or {"": OPSET}
+    # Some of onnx's own bodies use the standard domain without importing it.
+    versions = {"": OPSET, **{domain_of(o.domain): o.version for o in function.opset_import}}
     emit_nodes(b, function.node, scope, versions, attributes=_attributes(node, function), prefix=f"{node.name}/")
     results = []
     for name in function.output[: len(node.outputs)]:

@@ -27,6 +27,7 @@ from irgrad.errors import (
     TypeInferenceError,
     UnsupportedOpsetError,
 )
+from irgrad.frontends.onnx import marks
 from irgrad.frontends.onnx.attributes import constant_of, filled_array, resolved_attributes, value_of
 from irgrad.frontends.onnx.calls import (
     check_calls,
@@ -34,11 +35,11 @@ from irgrad.frontends.onnx.calls import (
     expansion_of,
     function_key,
     functions_of,
+    kept_operations,
 )
 from irgrad.frontends.onnx.check import adopt_types, check_attributes, check_operands, rules_of, shown
 from irgrad.frontends.onnx.declared import (
     LoopInputs,
-    check_default,
     check_ir_version,
     complete_type,
     declared_types,
@@ -49,6 +50,7 @@ from irgrad.frontends.onnx.declared import (
     versions_of,
 )
 from irgrad.frontends.onnx.external import ExternalData
+from irgrad.frontends.onnx.initializers import add_initializers
 from irgrad.frontends.onnx.names import check_names, free_names, ordered, restore_names
 from irgrad.frontends.onnx.scope import (
     Context,
@@ -62,7 +64,6 @@ from irgrad.frontends.onnx.scope import (
     share_guesses,
     without_shapes,
 )
-from irgrad.frontends.onnx.tensors import sparse_to_array, tensor_to_array
 from irgrad.frontends.onnx.upgrade import OldNode, upgrade
 from irgrad.graph import Graph, Value
 from irgrad.op import find_op
@@ -101,8 +102,12 @@ def _read_model(model: onnx.ModelProto, external: ExternalData) -> Graph:
     check_calls(model, functions)
     versions = versions_of(model.opset_import, "the model", model.ir_version)
     graph = Graph(_label_of(model.graph, "graph"))
-    graph.metadata = metadata_of(model)
-    _read_graph(graph, model.graph, Context(versions, external, functions))
+    own = marks.is_own(model)
+    graph.metadata = metadata_of(model, own=own)
+    kept = kept_operations(functions) if own else {}
+    functions = {key: function for key, function in functions.items() if key not in kept}
+    context = Context(versions, external, functions, own=own, exact=own and marks.is_unedited(model), kept=kept)
+    _read_graph(graph, model.graph, context)
     return graph
 
 
@@ -127,7 +132,12 @@ def _label_of(proto: onnx.GraphProto, default: str) -> str:
 
 
 def _read_graph(
-    graph: Graph, proto: onnx.GraphProto, context: Context, outer: Scope | None = None, given: Sequence[Type | None] = ()
+    graph: Graph,
+    proto: onnx.GraphProto,
+    context: Context,
+    outer: Scope | None = None,
+    given: Sequence[Type | None] = (),
+    captures: Sequence[marks.Capture] | None = None,
 ) -> None:
     """Fill `graph` from a GraphProto.
 
@@ -138,44 +148,44 @@ def _read_graph(
         outer: for a subgraph, the values of the scope around it that it or its siblings read: they become further inputs
             (constants that are no parameters become constants).
         given: the types of what arrives at the first inputs, where they are known.
+        captures: for a subgraph that says so, how it captures those values.
     """
     check_names(proto)
-    context = replace(context, declared=_declared(proto, context), nodes={}, labels=set())
+    context = replace(context, **_declared(proto, context), nodes={}, labels=set())
+    found = marks.GraphMarks.of(proto) if context.own else marks.GraphMarks()
     scope: Scope = {}
-    defaults = {t.name: t for t in proto.initializer}
-    sparse = {t.values.name: t for t in proto.sparse_initializer}
-    infos: dict[str, onnx.ValueInfoProto] = {}
+    defaults = {t.name for t in proto.initializer} | {t.values.name for t in proto.sparse_initializer}
     for position, info in enumerate(proto.input):
-        infos[info.name] = info
-        if info.name not in defaults and info.name not in sparse:
-            type = input_type(info, given[position] if position < len(given) else None, symbols=context.symbols)
-            scope[info.name] = graph.add_input(info.name, type)
+        if info.name not in defaults:
+            known = given[position] if position < len(given) else None
+            type = input_type(info, known, symbols=context.symbols, exact=context.exact)
+            scope[info.name] = marks.typed(graph.add_input(info.name, type), context.known.get(info.name))
         elif outer is not None:
             raise DuplicateNameError(f"the subgraph {proto.name!r} has the input {info.name!r} as an initializer too")
-    for name in (*defaults, *sparse):
-        what = f"the initializer {name!r}"
-        if name in defaults:
-            array = tensor_to_array(defaults[name], context.external, what)
-        else:
-            array = sparse_to_array(sparse[name], context.external, what)
-        if name in infos:
-            # The default value of an input (before IR version 4 every weight is one): a parameter, which may be fed.
-            check_default(infos[name], array)
-        scope[name] = add_constant(graph, array, name, parameter=True)
+    add_initializers(graph, proto, scope, context)
+    entered = marks.entered(graph, captures or (), outer or {})
+    for inner, capture in entered.items():
+        scope.setdefault(capture.outer, inner)
     free = set(free_names(proto)) if outer else ()
-    for name, value in (outer or {}).items():
-        inner = captured_as(graph, name, value)
+    for name, value in (outer or {}).items() if captures is None else ():
+        stands = captured_as(graph, name, value)
         if name in free:  # what only a sibling reads may be called like something else in here
-            scope[name] = inner
+            scope[name] = stands
         if value in context.guessed:
-            context.guessed.add(inner)
+            context.guessed.add(stands)
+    context = replace(context, captured=tuple(entered))
     _emit(Builder(graph), list(proto.node), scope, context)
-    restore_names(graph, scope, context.nodes)
+    restore_names(graph, {} if context.own else scope, context.nodes)
+    if context.own:
+        found.rename(graph, scope, entered)
     graph.set_outputs(outputs_of(proto, scope, unique=outer is None))
+    found.finish(graph)
 
 
-def _declared(proto: onnx.GraphProto, context: Context) -> dict[str, Type]:
-    return declared_types((*proto.value_info, *proto.output), symbols=context.symbols)
+def _declared(proto: onnx.GraphProto, context: Context) -> dict[str, Any]:
+    infos = (*proto.value_info, *proto.output)
+    types = declared_types(infos, symbols=context.symbols or context.exact)
+    return {"declared": types, "known": marks.exact_types((*proto.input, *infos)) if context.exact else {}}
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
@@ -190,6 +200,8 @@ def _emit(b: Builder, nodes: list[NodeProto], scope: Scope, context: Context) ->
 
 
 def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: Context) -> Sequence[Value | None]:
+    if context.own and marks.passes_on(proto):
+        return [marks.passed_on(proto, scope, context.captured)]
     attributes = resolved_attributes(proto, context.attributes)
     function = context.functions.get(function_key(proto))
     if function is not None:
@@ -214,22 +226,23 @@ def _emit_node(b: Builder, proto: NodeProto, scope: Scope, context: Context) -> 
         return _inline(b, proto, expansion, attributes, scope, context, outer=scope)
     array: np.ndarray | None = None
     attrs = {n: value_of(a, proto, context.external) for n, a in attributes.items() if a.type != AttributeProto.GRAPH}
-    if domain == "" and proto.op_type == "Constant":
+    if domain == "" and proto.op_type == "Constant" and (context.attributes is not None or not context.own):
         array = constant_of(proto, attrs)
-    elif domain == "":
+    elif domain == "" and not context.own:
         array = filled_array(proto, inputs, attrs)
     if array is not None:
         return [add_constant(b.graph, array, context.prefix + proto.output[0], parameter=array.size > 1)]
     subgraphs, captured = _subgraphs(b, proto, version, attributes, inputs, scope, context)
     if subgraphs:
         attrs.update(subgraphs, captured=len(captured))
+    results = marks.read_operation(proto, attrs, inputs) if context.own else len(proto.output)
     node = OldNode(
-        proto.op_type,
+        context.kept.get(function_key(proto), proto.op_type),
         domain,
         version,
         [*inputs, *captured],
         attrs,
-        n_outputs=max(1, len(proto.output)),
+        n_outputs=max(1, results),
         used=tuple(bool(n) for n in proto.output),
     )
     return _upgraded(b, proto, node, context)
@@ -269,14 +282,17 @@ def _upgraded(b: Builder, proto: NodeProto, node: OldNode, context: Context) -> 
         raise ModelTypeError(f"{shown(proto)} is not valid: {text}{hint}") from error
     for value, name in zip(results, proto.output, strict=False):
         declared = context.declared.get(name)
-        complete_type(value, declared, guessed=guessed)
+        complete_type(value, declared, guessed=guessed, exact=context.exact)
+        marks.typed(value, context.known.get(name))
         if guessed and declared is None:
             context.guessed.add(value)
     made = None if not results or results[0] in operands else results[0].producer
     if made is not None:
         if proto.name:
             context.nodes.setdefault(context.prefix + proto.name, made)
-        note_node(graph, proto, made.name)
+        note_node(graph, proto, made.name, own=context.own)
+        if context.own:
+            marks.apply_node_marks(made, proto)
     return results
 
 
@@ -352,8 +368,12 @@ def _subgraphs(
     protos = {name: a.g for name, a in attributes.items() if a.type == AttributeProto.GRAPH}
     if not protos:
         return {}, []
-    outer: Scope = {name: scope.get(name) for g in protos.values() for name in free_names(g)}
     inner = replace(context, prefix="", symbols=context.symbols and proto.op_type == "If")
+    captures = marks.captures_of(protos.values(), scope) if context.own else None
+    if captures is not None:
+        read = [_read_as_marked(proto, n, g, scope, inner, c) for (n, g), c in zip(protos.items(), captures, strict=True)]
+        return dict(zip(protos, read, strict=True)), [v for c in captures[0] if (v := scope[c.outer]) is not None]
+    outer: Scope = {name: scope.get(name) for g in protos.values() for name in free_names(g)}
     scanned = attributes["num_scan_inputs"].i if "num_scan_inputs" in attributes else 0
     graphs: dict[str, Graph] = {}
     for name, g in protos.items():
@@ -369,6 +389,21 @@ def _subgraphs(
     captured = [v for v in outer.values() if v is not None and not is_plain_constant(v)]
     share_guesses(captured, list(graphs.values()), context.guessed)
     return dict(graphs), captured + move_parameters_out(b.graph, list(graphs.values()), context.prefix)
+
+
+def _read_as_marked(
+    node: NodeProto,
+    name: str,
+    proto: onnx.GraphProto,
+    outer: Scope,
+    context: Context,
+    captures: Sequence[marks.Capture],
+) -> Graph:
+    """The subgraph `name` of a node, which captures what it says that it did."""
+    graph = Graph(_label_of(proto, name))
+    with inside(f"the subgraph {name!r} of {shown(node)}"):
+        _read_graph(graph, proto, context, outer, captures=captures)
+    return graph
 
 
 def _read_body(proto: onnx.GraphProto, name: str, context: Context, outer: Scope, given: LoopInputs) -> Graph:

@@ -49,6 +49,11 @@ class Context:
         labels: the prefixes that are taken in that graph.
         guessed: the values whose type is a guess, since they are computed from results of custom operations for which the
             file declares no type.
+        own: whether irgrad wrote the file, so that its marks say what the graph was (see `irgrad.frontends.onnx.marks`).
+        exact: whether it is as it was written, so that the types that it declares are those that the values had.
+        kept: calls of functions that are operations of irgrad's → the operation.
+        known: name → type and known elements, where the file says them exactly.
+        captured: the inputs that stand for captured values, of the graph that is being filled.
     """
 
     versions: Mapping[str, int]
@@ -61,6 +66,11 @@ class Context:
     nodes: dict[str, Node] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
     guessed: set[Value | None] = field(default_factory=set)
+    own: bool = False
+    exact: bool = False
+    kept: Mapping[FunctionKey, str] = field(default_factory=dict)
+    known: Mapping[str, str] = field(default_factory=dict)
+    captured: Sequence[Value] = ()
 
     def label(self, name: str) -> str:
         """A prefix for one function call that no other call has."""

@@ -57,6 +57,9 @@ def command(model: Path | None, example: str | None, dims: tuple[str, ...], dire
             verdict = checker.check(generator)
             bad += verdict.conclusive and not verdict.ok
             steps.show(f"all gradients along random direction {number}: {verdict}")
+        for verdict in checker.check_faint(generator):
+            bad += not verdict.ok
+            steps.show(f"small gradients along a direction of their own: {verdict}")
     if bad:
         raise click.exceptions.Exit(1)
 

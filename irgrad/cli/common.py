@@ -17,6 +17,7 @@ from irgrad.bundled import BUNDLED, bundled_model
 from irgrad.cli.tables import Table
 from irgrad.errors import UsageError
 from irgrad.graph import Graph
+from irgrad.literals import counted
 from irgrad.types import TensorType
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "model_argument",
     "parse_dims",
     "parse_feeds",
+    "parse_wrt",
+    "refuse_early",
     "rows_option",
     "seed_option",
     "show",
@@ -86,6 +89,19 @@ def load_model(model: Path | None, example: str | None) -> tuple[Graph, str]:
     return load(path), example or str(path)
 
 
+def refuse_early(option: str, path: Path, model: Path | None) -> None:
+    """What would fail at the very end, or cost the user the model, is said before the work is done.
+
+    Raises:
+        UsageError: the file that an option names cannot be written, or is the model.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "it is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
+        raise UsageError(f"{str(path)!r} cannot be written: {reason}")
+    if model is not None and model.exists() and path.exists() and path.samefile(model):
+        raise UsageError(f"{option} {path} would overwrite the model itself")
+
+
 def parse_feeds(pairs: Sequence[str], graph: Graph) -> dict[str, np.ndarray]:
     """The arrays of ``NAME=file.npy`` options.
 
@@ -130,9 +146,16 @@ def parse_dims(pairs: Sequence[str], graph: Graph) -> dict[str, int]:
     return dims
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 node``, ``2,000 nodes``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def parse_wrt(wrt: str) -> Any:
+    """What --wrt names: "parameters", "inputs", or a list of names.
+
+    Raises:
+        UsageError: it names nothing.
+    """
+    names = [name.strip() for name in wrt.split(",") if name.strip()]
+    if not names:
+        raise UsageError('--wrt names nothing; give "parameters", "inputs" or names of values')
+    return names[0] if names in (["parameters"], ["inputs"]) else names
 
 
 def show(line: str) -> None:

@@ -16,7 +16,7 @@ from irgrad.errors import IrgradError
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("check", "grad", "inspect", "ops", "opt")
+_COMMANDS = ("check", "diff", "draw", "grad", "inspect", "new-plugin", "ops", "opt", "report", "trace", "view")
 
 
 class _Lazy(click.Group):
@@ -28,7 +28,7 @@ class _Lazy(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        command = import_module(f"irgrad.cli.{name}").command
+        command = import_module(f"irgrad.cli.{name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -221,6 +221,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 hard_swish = ops.define("HardSwish")
 swish = ops.define("Swish")
+swiglu = ops.define("SwiGLU")
 mish = ops.define("Mish")
 gelu = ops.define("Gelu")
 
@@ -251,13 +252,31 @@ def _swish(x: np.ndarray, y: np.ndarray, *, alpha: float = 1.0) -> None:
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     x, alpha = node.operand(0), node.attr("alpha")
     gate = b.op("Sigmoid", x if alpha == 1 else alpha * x)
-    return dy * _slope_of_gated(node.outputs[0], gate, alpha)
+    return dy * slope_of_gated(node.outputs[0], gate, alpha)
 
 
-def _slope_of_gated(y: Value, gate: Value, slope: float | Value) -> Value:
+def slope_of_gated(y: Value, gate: Value, slope: float | Value) -> Value:
     """The derivative of y = x s(u(x)) with the logistic s, given s(u) and u': s + y (1 - s) u'."""
     rest = y * (1 - gate)
     return gate + (rest if isinstance(slope, float) and slope == 1 else rest * slope)
+
+
+@swiglu.kernel
+def _swiglu(a: np.ndarray, b: np.ndarray, *, alpha: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
+    y = _swish(a.astype(accumulation_dtype(a.dtype), copy=False), alpha=alpha)
+    return deliver(np.multiply(y, b, out=y).astype(a.dtype, copy=False), out)
+
+
+@swiglu.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Value | None]:
+    """The derivative of Swish(x) z by x is z times that of Swish; by z it is Swish(x)."""
+    x, z, alpha = node.operand(0), node.operand(1), node.attr("alpha")
+    gate = b.op("Sigmoid", x if alpha == 1 else alpha * x)
+    swish_of_x = x * gate
+    return (
+        dy * z * slope_of_gated(swish_of_x, gate, alpha) if b.needs(x) else None,
+        dy * swish_of_x if b.needs(z) else None,
+    )
 
 
 @mish.kernel
@@ -308,7 +327,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
         x = b.cast(x, wide)
         square = x * x
         gate = b.op("Sigmoid", x * (2 * c * _CUBIC * square + 2 * c))
-        slope = _slope_of_gated(b.cast(node.outputs[0], wide), gate, 6 * c * _CUBIC * square + 2 * c)
+        slope = slope_of_gated(b.cast(node.outputs[0], wide), gate, 6 * c * _CUBIC * square + 2 * c)
         return dy * b.cast(slope, dy.dtype)
     t = x * sqrt(0.5)
     return dy * (0.5 * (1 + b.op("Erf", t) + c * (x * gaussian(b, t))))

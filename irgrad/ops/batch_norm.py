@@ -16,6 +16,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.ops import costs
 from irgrad.ops.channels import channel_view, per_channel, rank_of, sum_per_channel
 from irgrad.ops.reduce import element_count
 from irgrad.ops.standardise import affine, average, pulled_back, standardise, standardised
@@ -35,7 +36,7 @@ def _wide(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(a.astype(accumulation_dtype(a.dtype), copy=False) for a in arrays)
 
 
-batch_norm = ops.define("BatchNormalization")
+batch_norm = ops.define("BatchNormalization", cost=costs.batch_norm)
 
 
 @batch_norm.kernel
@@ -112,13 +113,16 @@ def _share(b: Builder, node: Node, cotangent: Value) -> Value:
 # --- its adjoint ------------------------------------------------------------------------------------------------------
 
 batch_norm_grad = ops.define(
-    "BatchNormalizationGrad", domain=IRGRAD_DOMAIN, defaults={"epsilon": 1e-5, "training_mode": 0, "wrt": (X, SCALE, BIAS)}
+    "BatchNormalizationGrad",
+    domain=IRGRAD_DOMAIN,
+    defaults={"epsilon": 1e-5, "training_mode": 0, "wrt": (X, SCALE, BIAS)},
+    cost=costs.batch_norm_grad,
 )
 """``BatchNormalizationGrad(dy, x, scale, mean, var)`` → the cotangents of those operands of BatchNormalization that the
 attribute `wrt` lists: 0 for x, 1 scale, 2 B, 3 mean, 4 var, ascending.
 
 With ``training_mode=1`` the statistics are x's own, there is no operand mean and var, and `wrt` stays below 3. x may be
-absent where it is not needed: in inference mode unless `wrt` has scale or var.
+absent where it is not needed: in training mode unless `wrt` has x or scale, in inference mode unless it has scale or var.
 """
 
 
@@ -150,9 +154,12 @@ def _batch_norm_grad(
     results: dict[int, np.ndarray] = {}
     dbias = np.add.reduce(dy, axes) if set(wrt) - {X, SCALE} or training_mode else None
     if training_mode:
-        assert x is not None and dbias is not None
-        normalised, _, _, inverse = standardise(x, axes, epsilon)
-        dscale = np.add.reduce(dy * normalised, axes)
+        assert dbias is not None
+        results[BIAS] = dbias
+        if X in wrt or SCALE in wrt:
+            assert x is not None
+            normalised, _, _, inverse = standardise(x, axes, epsilon)
+            dscale = results[SCALE] = np.add.reduce(dy * normalised, axes)
         if X in wrt:
             count = dy.dtype.type(dy.size // max(dscale.size, 1))
             np.multiply(normalised, channel_view(dscale / count, ndim), out=normalised)
@@ -160,7 +167,6 @@ def _batch_norm_grad(
             np.subtract(normalised, channel_view(dbias / count, ndim), out=normalised)
             np.multiply(normalised, channel_view(wide_scale * inverse.reshape(-1), ndim), out=normalised)
             results[X] = normalised
-        results |= {SCALE: dscale, BIAS: dbias}
     else:
         assert mean is not None and var is not None
         dtypes |= {MEAN: mean.dtype, VAR: var.dtype}

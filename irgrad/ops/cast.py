@@ -9,11 +9,11 @@ import numpy as np
 from onnx import numpy_helper
 
 from irgrad.builder import AdjointBuilder, Builder
-from irgrad.errors import ExecutionError, UnsupportedOpError
+from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
-from irgrad.ops.elementwise import keep_where
-from irgrad.runtime.kernels import deliver, deliver_all
+from irgrad.ops import costs
+from irgrad.runtime.kernels import deliver
 from irgrad.types import TensorType, Type, dtype_name
 
 ops = OpTable()
@@ -26,7 +26,7 @@ def _same(x: Any, *, out: np.ndarray | None = None) -> Any:
     return x if out is None else deliver(x, out)
 
 
-identity = ops.define("Identity", kernel=_same)
+identity = ops.define("Identity", kernel=_same, view=True)
 
 
 @identity.adjoint
@@ -34,7 +34,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return dy
 
 
-stop_gradient = ops.define("StopGradient", domain=IRGRAD_DOMAIN, kernel=_same, gradient=ZERO)
+stop_gradient = ops.define("StopGradient", domain=IRGRAD_DOMAIN, kernel=_same, gradient=ZERO, view=True)
 """``StopGradient(x)``: x, through which no gradient flows."""
 
 
@@ -50,9 +50,9 @@ def _(b: Builder, node: Node) -> Value:
 
 # --- other dtypes -----------------------------------------------------------------------------------------------------
 
-cast = ops.define("Cast")
-cast_like = ops.define("CastLike")
-bit_cast = ops.define("BitCast")
+cast = ops.define("Cast", cost=costs.moves)
+cast_like = ops.define("CastLike", cost=costs.moves)
+bit_cast = ops.define("BitCast", cost=costs.moves)
 
 _FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 _EXTENDED = {"int2": np.int8, "uint2": np.uint8, "int4": np.int8, "uint4": np.uint8}
@@ -86,8 +86,8 @@ def _conversion(call: Call) -> Callable[[np.ndarray], np.ndarray]:
     if target == source:
         return lambda x: x
     if target.kind == "O":
-        return lambda x: _plain(x).astype(np.str_).astype(object)
-    numeric = _numeric_conversion(target, bool(call.attrs["saturate"]), call.attrs["round_mode"])
+        return lambda x: plain(x).astype(np.str_).astype(object)
+    numeric = numeric_conversion(target, bool(call.attrs["saturate"]), call.attrs["round_mode"])
     if source.kind != "O":
         return numeric
     if target.kind not in "iu":
@@ -96,21 +96,24 @@ def _conversion(call: Call) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: numeric(_numbers(x).astype(wide))
 
 
-def _numeric_conversion(target: np.dtype, saturate: bool, round_mode: str) -> Callable[[np.ndarray], np.ndarray]:
+def numeric_conversion(
+    target: np.dtype, saturate: bool = True, round_mode: str = "up"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns numbers into those of another dtype; the further arguments are Cast's attributes."""
     if target.name == "float8_e8m0fnu":
-        return lambda x: numpy_helper.to_float8e8m0(_plain(x), saturate, round_mode)
+        return lambda x: numpy_helper.to_float8e8m0(plain(x), saturate, round_mode)
     if target.name in _FLOAT8 and saturate:
         return lambda x: numpy_helper.saturate_cast(_as_float(x), target)
-    return lambda x: _plain(x).astype(target)
+    return lambda x: plain(x).astype(target)
 
 
-def _plain(x: np.ndarray) -> np.ndarray:
+def plain(x: np.ndarray) -> np.ndarray:
     """The elements in one of numpy's own dtypes that has them all: those of ml_dtypes do not convert into each other."""
     return x if x.dtype.kind != "V" else x.astype(_EXTENDED.get(x.dtype.name, np.float32))
 
 
 def _as_float(x: np.ndarray) -> np.ndarray:
-    x = _plain(x)
+    x = plain(x)
     return x if x.dtype.kind == "f" else x.astype(np.float32)
 
 
@@ -157,47 +160,3 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
             f"the bits of {dtype_name(source)} read as {dtype_name(target)} are no differentiable function; use Cast"
         )
     return dy
-
-
-# --- dropout ----------------------------------------------------------------------------------------------------------
-
-RATIO, TRAINING = 1, 2  # operands of Dropout
-
-dropout = ops.define("Dropout", random=True)
-
-_NO_TRAINING = (
-    "in training mode it draws random numbers, which is not done here: feed training_mode = false, or remove the operand"
-)
-
-
-def _drops(ratio: np.ndarray | None, training: np.ndarray | None) -> bool:
-    return training is not None and bool(training.any()) and (ratio is None or bool(_plain(ratio).any()))
-
-
-@dropout.prepare
-def _dropout(call: Call) -> Kernel:
-    def kernel(
-        x: np.ndarray, ratio: np.ndarray | None = None, training: np.ndarray | None = None, *, out: Any = None
-    ) -> Any:
-        """The identity that Dropout is in inference mode."""
-        if _drops(ratio, training):
-            raise ExecutionError(_NO_TRAINING)
-        return deliver_all((x,) if call.n_outputs == 1 else (x, np.ones(x.shape, np.bool_)), out)
-
-    return kernel
-
-
-@dropout.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value, dmask: None = None) -> list[Value]:
-    """The cotangent of what was kept, scaled as that was; where `training_mode` is not known yet, by the mask it returns."""
-    training, ratio = node.input(TRAINING), node.input(RATIO)
-    if training is None:
-        return [dy]
-    if training.constant is not None:
-        known = None if ratio is None or ratio.is_parameter else ratio.constant
-        if _drops(known, training.constant):
-            raise UnsupportedOpError(_NO_TRAINING)
-        return [dy]
-    keep = b.scalar(0.5, dy) if ratio is None else 1 - b.cast(ratio, dy.dtype)
-    kept = keep_where(b, b.further_output(node, 1), dy)
-    return [kept / b.op("Where", training, keep, b.scalar(1, dy))]

@@ -15,6 +15,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.ops import costs
 from irgrad.ops.channels import sum_per_channel
 from irgrad.ops.conv_kernels import convolve, image_adjoint, weight_adjoint
 from irgrad.ops.conv_lowering import crop, lower_input_grad, lower_weight_grad, runtime_transposed_pads
@@ -85,7 +86,7 @@ def _check_channels(call: Call, channels: Dim, per_group: Dim, filters: Dim) -> 
 
 # --- Conv -------------------------------------------------------------------------------------------------------------
 
-conv = ops.define("Conv")
+conv = ops.define("Conv", cost=costs.convolution)
 
 
 @conv.kernel
@@ -122,7 +123,7 @@ def _bias_adjoint(b: AdjointBuilder, bias: Value, dy: Value) -> Value | None:
 
 # --- the adjoint in the images ----------------------------------------------------------------------------------------
 
-conv_input_grad = ops.define("ConvInputGrad", domain=IRGRAD_DOMAIN, defaults=_DEFAULTS)
+conv_input_grad = ops.define("ConvInputGrad", domain=IRGRAD_DOMAIN, defaults=_DEFAULTS, cost=costs.conv_input_grad)
 """``ConvInputGrad(dy, w, x_shape)``: the cotangent of x, of shape x_shape, where dy is that of Conv(x, w).
 
 Attributes: those of Conv.
@@ -158,7 +159,7 @@ def _(b: Builder, node: Node) -> Value:
 
 # --- the adjoint in the weights ---------------------------------------------------------------------------------------
 
-conv_weight_grad = ops.define("ConvWeightGrad", domain=IRGRAD_DOMAIN, defaults=_DEFAULTS)
+conv_weight_grad = ops.define("ConvWeightGrad", domain=IRGRAD_DOMAIN, defaults=_DEFAULTS, cost=costs.conv_weight_grad)
 """``ConvWeightGrad(x, dy, w_shape)``: the cotangent of w, of shape w_shape, where dy is that of Conv(x, w).
 
 Attributes: those of Conv.
@@ -194,7 +195,7 @@ def _(b: Builder, node: Node) -> Value:
 
 # --- ConvTranspose ----------------------------------------------------------------------------------------------------
 
-conv_transpose = ops.define("ConvTranspose")
+conv_transpose = ops.define("ConvTranspose", cost=costs.conv_transpose)
 
 
 @conv_transpose.kernel

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -21,7 +22,7 @@ from numpy.lib.stride_tricks import as_strided
 from irgrad.ops.windows import Windows
 from irgrad.runtime.kernels import deliver
 
-__all__ = ["convolve", "image_adjoint", "weight_adjoint"]
+__all__ = ["add_windows", "convolve", "image_adjoint", "view_windows", "weight_adjoint"]
 
 _BLOCK = 4 << 20  # bytes of columns at a time: about what the second-level cache holds
 _WIDE = 512  # columns that a matrix product should have, where enough images are there to make them
@@ -90,25 +91,43 @@ class _Columns:
         """Columns of shape [groups, channels of a group * kernel, images * windows]; valid until the next call."""
         if self._maps is not None:
             return _packed(self._maps, block)
-        windows, rank = block.windows, block.windows.rank
-        image = _reached(self._x[block.images], windows)
-        strides = image.strides
-        view = as_strided(
-            image,
-            (*image.shape[:2], *windows.kernel, *windows.counts),
-            (
-                *strides[:2],
-                *(s * d for s, d in zip(strides[2:], windows.dilations, strict=True)),
-                *(s * d for s, d in zip(strides[2:], windows.strides, strict=True)),
-            ),
-            writeable=False,
-        )
-        view = np.moveaxis(view, 0, rank + 1)
+        view = np.moveaxis(view_windows(self._x[block.images], block.windows), 0, block.windows.rank + 1)
         if self._buffer.size < view.size:
             self._buffer = np.empty(view.size, self._x.dtype)
         columns = self._buffer[: view.size]
         columns.reshape(view.shape)[...] = view
         return columns.reshape(self._groups, -1, block.width)
+
+
+def view_windows(x: np.ndarray, windows: Windows) -> np.ndarray:
+    """What every window reads of images [N, C, *windows.size], as a view [N, C, *windows.kernel, *windows.counts]."""
+    image = _reached(x, windows)
+    strides = image.strides
+    return as_strided(
+        image,
+        (*image.shape[:2], *windows.kernel, *windows.counts),
+        (
+            *strides[:2],
+            *(s * d for s, d in zip(strides[2:], windows.dilations, strict=True)),
+            *(s * d for s, d in zip(strides[2:], windows.strides, strict=True)),
+        ),
+        writeable=False,
+    )
+
+
+def add_windows(x: np.ndarray, columns: np.ndarray, windows: Windows) -> None:
+    """The adjoint of `view_windows`, in place: what every window has, added to where in the images x it reads that.
+
+    Args:
+        x: images [N, C, *windows.size].
+        columns: [C, *windows.kernel, N, *windows.counts].
+        windows: where.
+    """
+    target = x.swapaxes(0, 1)
+    for offset, where, position in windows.offsets():
+        view = target[(slice(None), slice(None), *position)]
+        place: tuple[Any, ...] = (slice(None), *offset, slice(None), *where)
+        np.add(view, columns[place], out=view)
 
 
 def _reached(x: np.ndarray, windows: Windows) -> np.ndarray:
@@ -223,10 +242,7 @@ def image_adjoint(
     for block in _blocks(len(dy), groups * upright.shape[1], windows, dy.itemsize):
         columns = np.matmul(upright, _packed(maps, block))
         columns = columns.reshape(channels, *windows.kernel, block.count, *block.windows.counts)
-        target = dx[block.images].swapaxes(0, 1)
-        for offset, where, position in block.windows.offsets():
-            view = target[(slice(None), slice(None), *position)]
-            np.add(view, columns[(slice(None), *offset, slice(None), *where)], out=view)
+        add_windows(dx[block.images], columns, block.windows)
     return _finish(dx, out)
 
 

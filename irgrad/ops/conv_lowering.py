@@ -13,6 +13,7 @@ from typing import Any
 from irgrad.builder import Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
+from irgrad.ops.dims import dim_of, join_sizes, product_of, quotient_of, reshape_to
 from irgrad.ops.windows import explicit_pads, per_axis, spatial_rank, windows_of
 
 __all__ = ["crop", "cut", "known_sizes", "lower_input_grad", "lower_weight_grad", "runtime_transposed_pads"]
@@ -182,16 +183,12 @@ def lower_weight_grad(b: Builder, x: Value, dy: Value, w_shape: Value, attrs: Ma
 
 
 def _groups_as_batch(b: Builder, x: Value, group: int, rank: int) -> Value:
-    """Images [N, group * C, ...] as [C, group * N, ...]."""
-
-    def target(*front: int) -> Value:
-        sizes = known_sizes(x.shape, rank)
-        if sizes is not None:
-            return b.ints([*front, *sizes])
-        return b.op("Concat", b.ints(front), b.op("Shape", x, start=2), axis=0)
-
-    split = b.op("Reshape", x, target(0, group, -1))
-    return b.op("Reshape", b.op("Transpose", split, perm=(2, 1, 0, *range(3, rank + 3))), target(0, -1))
+    """Images [N, group * C, ...] as [C, group * N, ...]; no size is left to be inferred, since others may be 0."""
+    images, channels = dim_of(b, x, 0), quotient_of(b, dim_of(b, x, 1), group)
+    sizes = [dim_of(b, x, axis) for axis in range(2, rank + 2)]
+    split = reshape_to(b, x, images, group, channels, *sizes)
+    together = product_of(b, join_sizes(b, images, group), 0, None)
+    return reshape_to(b, b.op("Transpose", split, perm=(2, 1, 0, *range(3, rank + 3))), channels, together, *sizes)
 
 
 def runtime_transposed_pads(b: Builder, node: Node, dy: Value, rank: int) -> Value:

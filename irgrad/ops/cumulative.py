@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Graph, Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
+from irgrad.ops import costs
+from irgrad.ops.dims import size_operand
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import TensorType, Type
 
@@ -53,20 +56,35 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value]:
     For an exclusive product the sum is over i > k and the products end before i. Nothing is divided by, so that zeros
     among the factors are nothing special, in the gradient's own gradient neither.
     """
-    x, (position,) = node.operand(0), node.inputs[1:]
-    axis = 0 if x.rank == 1 else None if position is None or not position.contents else position.contents[0]
-    if not isinstance(axis, int):
-        raise UnsupportedOpError("the gradient of CumProd needs its axis at compile time; make the axis a constant")
+    x, position = node.operand(0), node.operand(1)
+    axis = 0 if x.rank == 1 else size_operand(b, position)
+    if isinstance(axis, int):
+        return [_product_adjoint(b, node, x, dy, position, axis)]
+    # Where the axis lies is known at run time only; with the axes before it and those behind it made one, it is the second.
+    shape = b.shape_of(x)
+    start = b.op("Mod", axis, b.op("Size", shape) if x.rank is None else x.rank)
+    cuts = (b.ints([0]), start, start + 1, b.ints([np.iinfo(np.int64).max]))
+    sizes = [b.op("ReduceProd", b.op("Slice", shape, *ends), keepdims=1) for ends in pairwise(cuts)]
+    blocks = b.op("Concat", *sizes, axis=0)
+    x, dy = (b.op("Reshape", v, blocks, allowzero=1) for v in (x, dy))
+    dx = _product_adjoint(b, node, x, dy, b.constant(1, np.int64), 1)
+    return [b.op("Reshape", dx, shape, allowzero=1)]
+
+
+def _product_adjoint(b: Builder, node: Node, x: Value, dy: Value, position: Value, axis: int) -> Value:
+    """The cotangent of a CumProd's operand x, laid out so that its axis is known; `position` is that as an operand."""
     reverse = node.attr("reverse")
     before = b.op("CumProd", x, position, exclusive=1, reverse=reverse)
     if node.attr("exclusive"):
-        return [before * b.op("irgrad.LinearRecurrence", dy, x, axis=axis, reverse=1 - reverse)]
-    return [before * (dy + b.op("irgrad.LinearRecurrence", dy * x, x, axis=axis, reverse=1 - reverse))]
+        return before * b.op("irgrad.LinearRecurrence", dy, x, axis=axis, reverse=1 - reverse)
+    return before * (dy + b.op("irgrad.LinearRecurrence", dy * x, x, axis=axis, reverse=1 - reverse))
 
 
 # --- the recurrence that the adjoint of a product is ------------------------------------------------------------------
 
-linear_recurrence = ops.define("LinearRecurrence", domain=IRGRAD_DOMAIN, defaults={"axis": 0, "reverse": 0})
+linear_recurrence = ops.define(
+    "LinearRecurrence", domain=IRGRAD_DOMAIN, defaults={"axis": 0, "reverse": 0}, cost=costs.per_element(2)
+)
 """``LinearRecurrence(u, a)`` → s with s[k] = u[k-1] + a[k-1] s[k-1] and s[0] = 0 along `axis`; from the end if `reverse`."""
 
 

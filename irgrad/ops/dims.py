@@ -15,15 +15,18 @@ from irgrad.types import Shape
 
 __all__ = [
     "Size",
+    "as_scalar",
     "count_of",
     "dim_of",
     "int_contents",
     "join_sizes",
     "product_of",
+    "quotient_of",
     "reshape_to",
     "same_shape",
     "shape_operand",
     "shaped_like",
+    "size_operand",
 ]
 
 Size: TypeAlias = "int | Value"
@@ -54,6 +57,30 @@ def product_of(b: Builder, shape: Value, start: int, end: int | None) -> Size:
             return prod(known)
     stop = np.iinfo(np.int64).max if end is None else end
     return b.op("ReduceProd", b.op("Slice", shape, b.ints([start]), b.ints([stop])), keepdims=1)
+
+
+def quotient_of(b: Builder, size: Size, divisor: Size) -> Size:
+    """A size over one that divides it."""
+    if isinstance(divisor, int) and divisor == 1:
+        return size
+    if isinstance(size, int) and isinstance(divisor, int):
+        return size // divisor
+    return b.op("Div", join_sizes(b, size), join_sizes(b, divisor))
+
+
+def size_operand(b: Builder, value: Value) -> Size:
+    """The size that an integer operand of one element holds."""
+    known = int_contents(value)
+    if known is not None:
+        return known[0]
+    if value.tensor_type.static_shape != (1,):
+        value = b.op("Reshape", value, b.ints([1]))
+    return b.cast(value, np.dtype(np.int64))
+
+
+def as_scalar(b: Builder, size: Size) -> Value:
+    """A size as a 0-d int64 value."""
+    return b.constant(size, np.int64) if isinstance(size, int) else b.op("Squeeze", size)
 
 
 def join_sizes(b: Builder, *sizes: Size) -> Value:

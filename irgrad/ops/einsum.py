@@ -18,7 +18,7 @@ import numpy as np
 from irgrad.errors import TypeInferenceError
 from irgrad.types import Dim
 
-__all__ = ["Equation", "contract", "output_dims", "parse", "spare_letters"]
+__all__ = ["Equation", "contract", "operations", "output_dims", "parse", "spare_letters"]
 
 _DOTS = "..."
 
@@ -127,6 +127,28 @@ def contract(equation: Equation, arrays: Sequence[np.ndarray]) -> np.ndarray:
         terms.append(term)
     (result,), (term,) = operands, terms
     return _reduced(result, term, equation.output)
+
+
+def operations(equation: Equation, shapes: Sequence[tuple[int, ...]]) -> int:
+    """How many multiplications and additions `contract` takes, two operands at a time in the same order."""
+    sizes: dict[str, int] = {}
+    for term, shape in zip(equation.terms, shapes, strict=True):
+        for letter, size in zip(term, shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, size)) if size else 0
+    if len(shapes) == 1:
+        (term,) = equation.terms
+        return prod(sizes[letter] for letter in set(term)) if set(term) - set(equation.output) else 0
+    terms, total = list(equation.terms), 0
+    for chosen in _path(equation, tuple(shapes)):
+        pair = [terms.pop(k) for k in sorted(chosen, reverse=True)]
+        while len(pair) > 1:
+            tb, ta = pair.pop(), pair.pop()
+            letters = set(ta + tb)
+            kept = letters & set("".join((equation.output, *terms, *pair)))
+            total += prod(sizes[letter] for letter in letters) * (1 if kept == letters else 2)
+            pair.append("".join(sorted(kept)))
+        terms.append(pair[0])
+    return total
 
 
 @lru_cache(maxsize=1024)

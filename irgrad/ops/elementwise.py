@@ -10,6 +10,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import ZERO, Call, Kernel, OpTable, Zero
+from irgrad.ops import costs
 from irgrad.ops.special import select
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 
@@ -211,12 +212,12 @@ def _extreme(ufunc: np.ufunc) -> Callable[[Call], Kernel]:
     return lambda call: ufunc if len(call.inputs) == 2 else kernel
 
 
-maximum = ops.define("Max", broadcasts=True)
+maximum = ops.define("Max", broadcasts=True, cost=costs.variadic)
 maximum.prepare(_extreme(np.maximum))
-minimum = ops.define("Min", broadcasts=True)
+minimum = ops.define("Min", broadcasts=True, cost=costs.variadic)
 minimum.prepare(_extreme(np.minimum))
-total = ops.define("Sum", broadcasts=True)
-mean = ops.define("Mean", broadcasts=True)
+total = ops.define("Sum", broadcasts=True, cost=costs.variadic)
+mean = ops.define("Mean", broadcasts=True, cost=costs.variadic)
 
 
 @total.prepare
@@ -307,7 +308,7 @@ def _clip(
 
 
 @clip.adjoint
-def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
+def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | Zero | None]:
     """Elements within the bounds, or on one, pass the cotangent on; others give it to the bound that they were set to.
 
     Where min > max, every element is max, and so gets the cotangent.
@@ -317,7 +318,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
         return [dy]
     ordered = _bounds_ordered(low, high)
     if ordered is False:
-        return [None, None, dy]
+        return [ZERO, ZERO, dy]
     results: list[Value | None] = []
     for operand, comparison in zip(node.inputs, ("Equal", "Less", "Greater"), strict=False):
         if not b.needs(operand):

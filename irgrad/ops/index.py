@@ -10,19 +10,20 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.ops import costs
 from irgrad.ops.accumulate import accumulate_rows, in_range
 from irgrad.ops.channels import rank_of
 from irgrad.ops.dims import count_of, dim_of, join_sizes, product_of, reshape_to, shape_operand
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Type
 
-__all__ = ["element_index", "nd_index", "ops"]
+__all__ = ["added_slices", "element_index", "nd_index", "ops"]
 
 ops = OpTable()
 
 # --- Gather -----------------------------------------------------------------------------------------------------------
 
-gather = ops.define("Gather")
+gather = ops.define("Gather", cost=costs.gather)
 
 
 @gather.kernel
@@ -36,7 +37,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     return (b.op("irgrad.GatherGrad", dy, indices, b.shape_of(x), axis=node.attr("axis")),)
 
 
-gather_grad = ops.define("GatherGrad", domain=IRGRAD_DOMAIN, defaults={"axis": 0})
+gather_grad = ops.define("GatherGrad", domain=IRGRAD_DOMAIN, defaults={"axis": 0}, cost=costs.per_operand(1))
 """``GatherGrad(dy, indices, shape)``: zeros of `shape` to which each slice of dy is added at its index along `axis`.
 
 The adjoint of ``Gather(x, indices)`` with x of `shape`: an index that comes several times gets the sum.
@@ -74,9 +75,15 @@ def _(b: AdjointBuilder, node: Node, dx: Value) -> tuple[Value]:
 
 @gather_grad.lower
 def _(b: Builder, node: Node) -> Value:
-    """A ScatterND onto zeros whose indexed axis comes first, all axes before it and all behind it made one."""
-    dy, indices, shape = (node.operand(k) for k in range(3))
-    axis = node.attr("axis")
+    return added_slices(b, node.operand(0), node.operand(1), node.operand(2), node.attr("axis"))
+
+
+def added_slices(b: Builder, dy: Value, indices: Value, shape: Value, axis: int) -> Value:
+    """What GatherGrad means, in standard operations.
+
+    A ScatterND onto zeros whose indexed axis comes first, all axes before it and all behind it made one.
+    """
+    indices = b.cast(indices, np.dtype(np.int64))
     if axis == 0:
         zeros = b.op("ConstantOfShape", shape, value=np.zeros(1, dy.dtype))
         return b.op("ScatterND", zeros, b.op("Unsqueeze", indices, b.ints([-1])), dy, reduction="add")
@@ -99,7 +106,7 @@ def element_index(x: np.ndarray, indices: np.ndarray, axis: int) -> tuple[np.nda
     return tuple(grid)
 
 
-gather_elements = ops.define("GatherElements")
+gather_elements = ops.define("GatherElements", cost=costs.gather)
 
 
 @gather_elements.kernel
@@ -125,7 +132,7 @@ def nd_index(x: np.ndarray, indices: np.ndarray, batch_dims: int = 0) -> tuple[n
     return (*grid[:batch_dims], *places)
 
 
-gather_nd = ops.define("GatherND")
+gather_nd = ops.define("GatherND", cost=costs.gather)
 
 
 @gather_nd.kernel

@@ -11,6 +11,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import OpTable
+from irgrad.ops import costs
 from irgrad.ops.dims import Size, dim_of, int_contents, join_sizes, reshape_to
 from irgrad.runtime.kernels import deliver, deliver_all
 
@@ -18,7 +19,7 @@ ops = OpTable()
 
 # --- permuting axes ---------------------------------------------------------------------------------------------------
 
-transpose = ops.define("Transpose")
+transpose = ops.define("Transpose", view=True)
 
 
 @transpose.kernel
@@ -36,7 +37,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 # --- joining and cutting ----------------------------------------------------------------------------------------------
 
-concat = ops.define("Concat")
+concat = ops.define("Concat", cost=costs.moves)
 
 
 @concat.kernel
@@ -61,7 +62,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
     return b.multi("Split", dy, join_sizes(b, *sizes), outputs=len(operands), axis=axis)
 
 
-split = ops.define("Split")
+split = ops.define("Split", view=True)
 
 
 @split.kernel
@@ -81,6 +82,8 @@ def _split(
     else:
         assert num_outputs is not None
         chunk = -(-length // num_outputs)
+        if (num_outputs - 1) * chunk > length:
+            raise ValueError(f"{length} elements do not make {num_outputs} parts of which only the last is smaller")
         ends = [min((k + 1) * chunk, length) for k in range(num_outputs)]
     return deliver_all(np.split(x, ends[:-1], axis), out)
 
@@ -93,7 +96,7 @@ def _(b: AdjointBuilder, node: Node, *dys: Value | None) -> tuple[Value]:
 
 # --- repeating --------------------------------------------------------------------------------------------------------
 
-tile = ops.define("Tile")
+tile = ops.define("Tile", cost=costs.moves)
 
 
 @tile.kernel
@@ -131,7 +134,7 @@ def _sum_of_pairs(b: Builder, dy: Value, repeats: Value, shape: Value) -> Value:
 
 # --- triangles --------------------------------------------------------------------------------------------------------
 
-trilu = ops.define("Trilu")
+trilu = ops.define("Trilu", cost=costs.moves)
 
 
 @trilu.kernel
@@ -155,7 +158,7 @@ def _depth_comes_last(mode: str) -> bool:
     return mode == "DCR"
 
 
-depth_to_space = ops.define("DepthToSpace")
+depth_to_space = ops.define("DepthToSpace", cost=costs.moves)
 
 
 @depth_to_space.kernel
@@ -174,7 +177,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return b.op("SpaceToDepth", dy, blocksize=node.attr("blocksize"), mode=node.attr("mode"))
 
 
-space_to_depth = ops.define("SpaceToDepth")
+space_to_depth = ops.define("SpaceToDepth", cost=costs.moves)
 
 
 @space_to_depth.kernel
@@ -194,7 +197,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 # --- reversing --------------------------------------------------------------------------------------------------------
 
-reverse_sequence = ops.define("ReverseSequence")
+reverse_sequence = ops.define("ReverseSequence", cost=costs.moves)
 
 
 @reverse_sequence.kernel

@@ -10,8 +10,9 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import ZERO, Call, OpTable, Zero
-from irgrad.ops.einsum import contract, output_dims, parse, spare_letters
+from irgrad.op import ZERO, Call, Cost, OpTable, Zero
+from irgrad.ops import costs
+from irgrad.ops.einsum import contract, operations, output_dims, parse, spare_letters
 from irgrad.runtime.kernels import deliver, widened
 from irgrad.types import Dim, Type
 
@@ -32,7 +33,7 @@ def _for_blas(a: np.ndarray) -> np.ndarray:
 
 # --- MatMul -----------------------------------------------------------------------------------------------------------
 
-matmul = ops.define("MatMul", broadcasts=True)
+matmul = ops.define("MatMul", broadcasts=True, cost=costs.matmul)
 
 
 @matmul.kernel
@@ -100,7 +101,7 @@ def _transposed(b: Builder, v: Value, rank: int) -> Value:
 
 # --- Gemm -------------------------------------------------------------------------------------------------------------
 
-gemm = ops.define("Gemm", broadcasts=(2,))
+gemm = ops.define("Gemm", broadcasts=(2,), cost=costs.gemm)
 
 
 @gemm.kernel
@@ -160,6 +161,12 @@ einsum = ops.define("Einsum")
 @widened
 def _(*arrays: np.ndarray, equation: str, out: np.ndarray | None = None) -> np.ndarray:
     return deliver(contract(parse(equation, tuple(a.ndim for a in arrays)), arrays), out)
+
+
+@einsum.cost
+def _(call: Call) -> Cost:
+    shapes = [shape for k in range(len(call.inputs)) if (shape := call.tensor(k).static_shape) is not None]
+    return Cost.of(call, operations(parse(call.attrs["equation"], tuple(map(len, shapes))), shapes))
 
 
 @einsum.infer

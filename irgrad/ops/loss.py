@@ -19,6 +19,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import ExecutionError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.ops import costs
 from irgrad.ops.channels import per_channel, rank_of
 from irgrad.ops.reduce import element_count
 from irgrad.ops.softmax import log_softmax_of, log_softmax_pulled_back, softmax_of
@@ -81,8 +82,8 @@ def _coefficients(
     return safe[:, None], np.broadcast_to(wide if weight is None else wide * weight, labels.shape)[:, None]
 
 
-nll_loss = ops.define("NegativeLogLikelihoodLoss")
-cross_entropy_loss = ops.define("SoftmaxCrossEntropyLoss")
+nll_loss = ops.define("NegativeLogLikelihoodLoss", cost=costs.per_operand(1, 1))
+cross_entropy_loss = ops.define("SoftmaxCrossEntropyLoss", cost=costs.per_operand(5))
 
 
 @nll_loss.kernel
@@ -148,16 +149,23 @@ def _options(node: Node) -> dict[str, Any]:
 
 
 def _weights_cotangent(b: Builder, node: Node, dloss: Value) -> Value:
-    """For each class the sum over its samples of dloss · loss of the sample, in the mean (loss − mean) over the sum of w."""
+    """For each class the sum over its samples of dloss · loss of the sample, in the mean (loss − mean) over the sum of w.
+
+    That difference nearly cancels, so of 16 bits neither the losses nor their mean will do.
+    """
     scores, labels, weights = node.operand(0), node.operand(1), node.operand(2)
     wide, options = accumulation_dtype(scores.dtype), _options(node)
     hits = _one_hot(b, labels, b.shape_of(scores), options["ignore_index"], wide, axis=-1)
-    losses = b.op(node.op.qualified_name, scores, labels, **{**options, "reduction": "none"})
-    losses, dloss = b.cast(losses, wide), b.cast(dloss, wide)
+    losses = b.op(node.op.qualified_name, b.cast(scores, wide), labels, **{**options, "reduction": "none"})
+    dloss = b.cast(dloss, wide)
     samples = list(range(rank_of(labels)))
     if options["reduction"] == "mean":
         total = b.reduce_sum(b.reduce_sum(hits, samples) * b.cast(weights, wide), None)
-        losses, dloss = losses - b.cast(node.outputs[0], wide), dloss / total
+        mean = node.outputs[0]
+        if mean.dtype != wide:
+            of_samples = b.reduce_sum(hits * b.cast(weights, wide), [-1])
+            mean = b.reduce_sum(of_samples * losses, None) / total
+        losses, dloss = losses - mean, dloss / total
     shares = b.op("Unsqueeze", losses * dloss, b.ints([-1]))
     return b.cast(b.reduce_sum(hits * shares, samples), weights.dtype)
 
@@ -175,11 +183,15 @@ def _one_hot(b: Builder, labels: Value, shape: Value, ignore_index: int | None, 
     return b.cast(b.op("OneHot", labels, classes, b.constant([0, 1], np.float32), axis=axis), dtype)
 
 
-nll_loss_grad = ops.define("NegativeLogLikelihoodLossGrad", domain=IRGRAD_DOMAIN, defaults={"reduction": "mean"})
+nll_loss_grad = ops.define(
+    "NegativeLogLikelihoodLossGrad", domain=IRGRAD_DOMAIN, defaults={"reduction": "mean"}, cost=costs.moves
+)
 """``NegativeLogLikelihoodLossGrad(dloss, shape, target, weight)`` → the cotangent of log-probabilities of that shape; the
 attributes are those of NegativeLogLikelihoodLoss, weight is optional."""
 
-cross_entropy_loss_grad = ops.define("SoftmaxCrossEntropyLossGrad", domain=IRGRAD_DOMAIN, defaults={"reduction": "mean"})
+cross_entropy_loss_grad = ops.define(
+    "SoftmaxCrossEntropyLossGrad", domain=IRGRAD_DOMAIN, defaults={"reduction": "mean"}, cost=costs.per_element(6)
+)
 """``SoftmaxCrossEntropyLossGrad(dloss, scores, labels, weights)`` → the cotangent of the scores; the attributes are those of
 SoftmaxCrossEntropyLoss, weights is optional."""
 

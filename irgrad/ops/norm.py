@@ -9,25 +9,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
 from irgrad.builder import AdjointBuilder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
 from irgrad.op import Call, OpTable
+from irgrad.ops import costs
 from irgrad.ops.channels import channel_view, per_channel, rank_of, sum_per_channel
 from irgrad.ops.reduce import element_count
 from irgrad.ops.standardise import affine, average, pulled_back, standardise, standardised
 from irgrad.runtime.kernels import accumulation_dtype, deliver
-from irgrad.types import TensorType, Type
+from irgrad.types import TensorType, Type, dtype_of_element
 
 ops = OpTable()
 
 # --- what they share --------------------------------------------------------------------------------------------------
-
-
-def _stash_dtype(stash_type: int) -> np.dtype:
-    return np.dtype(helper.tensor_dtype_to_np_dtype(stash_type))
 
 
 def _type_of_x(call: Call) -> Sequence[Type]:
@@ -46,7 +42,7 @@ def _trailing_axes(node: Node) -> list[int]:
 
 # --- layer and RMS normalisation --------------------------------------------------------------------------------------
 
-layer_norm = ops.define("LayerNormalization", broadcasts=(1, 2))
+layer_norm = ops.define("LayerNormalization", broadcasts=(1, 2), cost=costs.per_operand(7))
 
 
 @layer_norm.kernel
@@ -62,7 +58,7 @@ def _layer_norm(
 ) -> tuple[np.ndarray, ...]:
     y, mean, _, inverse = standardise(x, tuple(range(axis % x.ndim, x.ndim)), epsilon)
     assert mean is not None
-    stash = _stash_dtype(stash_type)
+    stash = dtype_of_element(stash_type)
     target = out[0] if isinstance(out, tuple) else out
     return affine(y, scale, bias, target, x.dtype), mean.astype(stash, copy=False), inverse.astype(stash, copy=False)
 
@@ -77,7 +73,7 @@ def _layer_norm_types(call: Call) -> Sequence[Type]:
             raise TypeInferenceError(f"LayerNormalization has the axis {axis} for an operand of type {x}")
         axis %= len(x.shape)
         statistics = x.with_shape((*x.shape[:axis], *(1,) * (len(x.shape) - axis)))
-    stashed = TensorType(_stash_dtype(call.attrs["stash_type"]), statistics.shape)
+    stashed = TensorType(dtype_of_element(call.attrs["stash_type"]), statistics.shape)
     return [x, stashed, stashed][: call.n_outputs]
 
 
@@ -91,7 +87,7 @@ def _(b: AdjointBuilder, node: Node, *cotangents: Value | None) -> tuple[Value |
     wide = accumulation_dtype(x.dtype)
     axes = _trailing_axes(node)
     x_wide = b.cast(x, wide)
-    if _stash_dtype(node.attr("stash_type")) == wide:
+    if dtype_of_element(node.attr("stash_type")) == wide:
         mean, inverse = b.further_output(node, 1), b.further_output(node, 2)
         normalised = (x_wide - mean) * inverse
     else:
@@ -112,7 +108,7 @@ def _(b: AdjointBuilder, node: Node, *cotangents: Value | None) -> tuple[Value |
     return (dx, dscale, dy)[: len(node.inputs)]
 
 
-rms_norm = ops.define("RMSNormalization", broadcasts=(1,))
+rms_norm = ops.define("RMSNormalization", broadcasts=(1,), cost=costs.per_operand(4))
 
 
 @rms_norm.kernel
@@ -155,8 +151,8 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, ...]:
 
 # --- instance and group normalisation ---------------------------------------------------------------------------------
 
-instance_norm = ops.define("InstanceNormalization")
-group_norm = ops.define("GroupNormalization")
+instance_norm = ops.define("InstanceNormalization", cost=costs.per_operand(7))
+group_norm = ops.define("GroupNormalization", cost=costs.per_operand(7))
 group_norm.infer(_type_of_x)
 
 
@@ -223,9 +219,9 @@ def _channelwise(
 
 # --- normalisation without parameters ---------------------------------------------------------------------------------
 
-mean_variance_norm = ops.define("MeanVarianceNormalization")
+mean_variance_norm = ops.define("MeanVarianceNormalization", cost=costs.per_operand(5))
 mean_variance_norm.infer(_type_of_x)
-lp_norm = ops.define("LpNormalization")
+lp_norm = ops.define("LpNormalization", cost=costs.per_operand(3))
 
 _STD_EPSILON = 1e-9  # what the specification's function body adds to the standard deviation
 

@@ -8,10 +8,12 @@ from math import prod
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
+from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable, Zero
+from irgrad.ops import costs
 from irgrad.ops.accumulate import accumulate_rows
-from irgrad.ops.dims import int_contents, shape_operand, shaped_like
+from irgrad.ops.dims import dim_of, int_contents, join_sizes, shape_operand, shaped_like
 from irgrad.ops.positions import scatter_by_position
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Type
@@ -57,7 +59,7 @@ def _sources(mode: str, size: int, before: int, behind: int) -> np.ndarray:
     raise ValueError(f"the mode {mode!r} is none of constant, edge, reflect and wrap")
 
 
-pad = ops.define("Pad")
+pad = ops.define("Pad", cost=costs.moves)
 
 
 @pad.kernel
@@ -90,7 +92,7 @@ def _pad(
     return deliver(x, out)
 
 
-pad_grad = ops.define("PadGrad", domain=IRGRAD_DOMAIN, defaults={"mode": "reflect"})
+pad_grad = ops.define("PadGrad", domain=IRGRAD_DOMAIN, defaults={"mode": "reflect"}, cost=costs.per_operand(1))
 """``PadGrad(dy, shape, pads, axes)``: each element of dy added to the one that Pad has copied it from.
 
 The adjoint of ``Pad(x, pads, axes)`` for an x of `shape`, in the modes edge, reflect and wrap.
@@ -129,7 +131,7 @@ def _folded(dy: np.ndarray, axis: int, size: int, sources: np.ndarray, before: i
     dx = blocks[:, before : before + size].copy()
     border = np.r_[0:before, before + size : len(sources)]
     rows = (np.arange(outer)[:, None] * size + sources[border]).reshape(-1)
-    accumulate_rows(np.add, dx.reshape(-1, inner), rows, blocks[:, border].reshape(-1, inner))
+    accumulate_rows(np.add, dx.reshape(outer * size, inner), rows, blocks[:, border].reshape(len(rows), inner))
     return dx.reshape(*dy.shape[:axis], size, *dy.shape[axis + 1 :])
 
 
@@ -181,3 +183,43 @@ def _(b: AdjointBuilder, node: Node, dx: Value) -> tuple[Value]:
 def _(b: Builder, node: Node) -> Value:
     dy, shape, pads, axes = node.operand(0), node.operand(1), node.operand(2), node.input(3)
     return scatter_by_position(b, dy, shape, lambda p: b.op("Pad", p, pads, None, axes, mode=node.attr("mode")))
+
+
+# --- to a size --------------------------------------------------------------------------------------------------------
+
+center_crop_pad = ops.define("CenterCropPad", cost=costs.moves)
+
+
+@center_crop_pad.kernel
+def _center_crop_pad(
+    x: np.ndarray, sizes: np.ndarray, *, axes: Sequence[int] | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Where the difference is odd, the element more is padded or cropped at the end."""
+    which = range(x.ndim) if axes is None else axes
+    more = sizes.astype(np.int64) - [x.shape[axis] for axis in which]
+    before = np.sign(more) * (np.abs(more) // 2)
+    return _pad(x, np.concatenate([before, more - before]), None, np.array(which, np.int64), out=out)
+
+
+@center_crop_pad.infer
+def _center_crop_pad_type(call: Call) -> Sequence[Type]:
+    """What onnx infers too, and symbols."""
+    x, axes, sizes = call.tensor(0), call.attrs.get("axes"), shape_operand(call, 1)
+    if x.shape is None:
+        return [x.with_shape(sizes if axes is None else None)]
+    dims, which = list(x.shape), range(len(x.shape)) if axes is None else axes
+    if sizes is None:
+        sizes = (None,) * len(which)
+    if len(sizes) != len(which) or not all(-len(dims) <= axis < len(dims) for axis in which):
+        raise TypeInferenceError(f"a CenterCropPad of {x} has {len(sizes)} sizes for the axes {list(which)}")
+    for axis, size in zip(which, sizes, strict=True):
+        dims[axis] = size
+    return [x.with_shape(tuple(dims))]
+
+
+@center_crop_pad.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
+    """What was cropped is padded again, and the other way round."""
+    x, axes = node.operand(0), node.attr("axes")
+    sizes = b.shape_of(x) if axes is None else join_sizes(b, *(dim_of(b, x, axis) for axis in axes))
+    return (b.op("CenterCropPad", dy, sizes, axes=axes),)

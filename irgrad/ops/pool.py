@@ -16,14 +16,18 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
+from irgrad.ops import costs
 from irgrad.ops.channels import rank_of
 from irgrad.ops.conv_lowering import cut, known_sizes, lower_input_grad
 from irgrad.ops.dims import shape_operand
+from irgrad.ops.elementwise import keep_where
 from irgrad.ops.pool_kernels import divisors, max_pool, max_pool_with_indices, spread, sum_pool
 from irgrad.ops.reduce import element_count
 from irgrad.ops.windows import Windows, count_dims, explicit_pads, per_axis, windows_of
 from irgrad.runtime.kernels import accumulation_dtype, deliver, widened
 from irgrad.types import TensorType, Type
+
+__all__ = ["max_positions_adjoint", "ops"]
 
 ops = OpTable()
 
@@ -61,7 +65,7 @@ def _nonzero(b: Builder, y: Value) -> Value:
 
 # --- MaxPool ----------------------------------------------------------------------------------------------------------
 
-max_pool_op = ops.define("MaxPool")
+max_pool_op = ops.define("MaxPool", cost=costs.window)
 
 
 @max_pool_op.prepare
@@ -92,9 +96,8 @@ def _(b: AdjointBuilder, node: Node, dy: Value, *_: None) -> Value:
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, per_axis(node.attrs, "dilations", rank, 1), strict=True)]
     distinct = int(all(s >= extent for s, extent in zip(strides, extents, strict=True)))
     if _may_lie_in_padding(node):
-        inside = indices >= 0
-        dy = b.op("Where", inside, dy, b.scalar(0, dy))
-        indices, distinct = b.op("Max", indices, b.constant(np.int64(0))), 0
+        dy, indices = _without_absent(b, dy, indices)
+        distinct = 0
     if not node.attr("storage_order") or rank == 1:
         return b.op("irgrad.MaxPoolGrad", dy, indices, b.shape_of(x), distinct=distinct)
     # Column-major numbers are the row-major ones of the image with its spatial axes reversed.
@@ -102,6 +105,21 @@ def _(b: AdjointBuilder, node: Node, dy: Value, *_: None) -> Value:
     static = x.tensor_type.static_shape
     shape = b.ints([static[a] for a in order]) if static is not None else b.op("Gather", b.op("Shape", x), b.ints(order))
     return b.op("Transpose", b.op("irgrad.MaxPoolGrad", dy, indices, shape, distinct=distinct), perm=order)
+
+
+def max_positions_adjoint(b: Builder, dy: Value, positions: Value, x_shape: Value) -> Value:
+    """The cotangent of x, of shape x_shape, where dy is that of maxima of x: of what stands at flat row-major positions.
+
+    A position of -1 says that a maximum was over nothing.
+    """
+    dy, positions = _without_absent(b, dy, positions)
+    return b.op("irgrad.MaxPoolGrad", dy, positions, x_shape)
+
+
+def _without_absent(b: Builder, dy: Value, positions: Value) -> tuple[Value, Value]:
+    """Cotangents of maxima and their positions, with zeros at the position 0 where the position is -1: none."""
+    present = b.op("GreaterOrEqual", positions, b.scalar(0, positions))
+    return keep_where(b, present, dy), b.op("Max", positions, b.scalar(0, positions))
 
 
 def _may_lie_in_padding(node: Node) -> bool:
@@ -118,7 +136,7 @@ def _may_lie_in_padding(node: Node) -> bool:
     return False
 
 
-max_pool_grad = ops.define("MaxPoolGrad", domain=IRGRAD_DOMAIN, defaults={"distinct": 0})
+max_pool_grad = ops.define("MaxPoolGrad", domain=IRGRAD_DOMAIN, defaults={"distinct": 0}, cost=costs.per_operand(1))
 """``MaxPoolGrad(dy, indices, x_shape)``: zeros of shape x_shape, with the elements of dy added at flat row-major indices.
 
 Attributes:
@@ -168,7 +186,7 @@ def _(b: Builder, node: Node) -> Value:
 
 # --- AveragePool ------------------------------------------------------------------------------------------------------
 
-average_pool = ops.define("AveragePool")
+average_pool = ops.define("AveragePool", cost=costs.window)
 
 
 @average_pool.kernel
@@ -191,7 +209,10 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 
 average_pool_grad = ops.define(
-    "AveragePoolGrad", domain=IRGRAD_DOMAIN, defaults={"auto_pad": "NOTSET", "ceil_mode": 0, "count_include_pad": 0}
+    "AveragePoolGrad",
+    domain=IRGRAD_DOMAIN,
+    defaults={"auto_pad": "NOTSET", "ceil_mode": 0, "count_include_pad": 0},
+    cost=costs.window_grad,
 )
 """``AveragePoolGrad(dy, x_shape)``: the cotangent of x, of shape x_shape, where dy is that of AveragePool(x).
 
@@ -299,7 +320,7 @@ def _power(v: Value, exponent: int) -> Value:
     return v if exponent == 1 else v * v if exponent == 2 else v**exponent
 
 
-lp_pool = ops.define("LpPool")
+lp_pool = ops.define("LpPool", cost=costs.window)
 
 
 @lp_pool.kernel
@@ -337,7 +358,7 @@ def _spatial(x: np.ndarray) -> tuple[int, ...]:
     return tuple(range(2, x.ndim))
 
 
-global_average_pool = ops.define("GlobalAveragePool")
+global_average_pool = ops.define("GlobalAveragePool", cost=costs.per_operand(1))
 global_average_pool.infer(_global_type)
 
 
@@ -355,7 +376,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return b.op("Expand", share, b.shape_of(x))
 
 
-global_max_pool = ops.define("GlobalMaxPool")
+global_max_pool = ops.define("GlobalMaxPool", cost=costs.per_operand(1))
 global_max_pool.infer(_global_type)
 
 
@@ -372,7 +393,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return largest * (dy / b.reduce_sum(largest, _pooled_axes(x), keepdims=True))
 
 
-global_lp_pool = ops.define("GlobalLpPool")
+global_lp_pool = ops.define("GlobalLpPool", cost=costs.per_operand(2))
 global_lp_pool.infer(_global_type)
 
 

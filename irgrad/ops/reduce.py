@@ -19,6 +19,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import ZERO, Kernel, OpTable
+from irgrad.ops import costs
 from irgrad.ops.dims import same_shape
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 
@@ -163,16 +164,16 @@ def _log_sum_exp(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any)
     return np.add(total, top.reshape(np.shape(total)), out=out, casting="same_kind")
 
 
-reduce_sum = ops.define("ReduceSum", kernel=_reduction(_sum))
-reduce_mean = ops.define("ReduceMean", kernel=_reduction(_mean))
-reduce_prod = ops.define("ReduceProd", kernel=_reduction(_prod))
-reduce_max = ops.define("ReduceMax", kernel=_extreme(np.maximum, _lowest))
-reduce_min = ops.define("ReduceMin", kernel=_extreme(np.minimum, _highest))
-reduce_l1 = ops.define("ReduceL1", kernel=_reduction(_l1))
-reduce_l2 = ops.define("ReduceL2", kernel=_reduction(_l2))
-reduce_sum_square = ops.define("ReduceSumSquare", kernel=_reduction(_sum_square))
-reduce_log_sum = ops.define("ReduceLogSum", kernel=_reduction(_log_sum))
-reduce_log_sum_exp = ops.define("ReduceLogSumExp", kernel=_reduction(_log_sum_exp))
+reduce_sum = ops.define("ReduceSum", kernel=_reduction(_sum), cost=costs.per_operand(1))
+reduce_mean = ops.define("ReduceMean", kernel=_reduction(_mean), cost=costs.per_operand(1))
+reduce_prod = ops.define("ReduceProd", kernel=_reduction(_prod), cost=costs.per_operand(1))
+reduce_max = ops.define("ReduceMax", kernel=_extreme(np.maximum, _lowest), cost=costs.per_operand(1))
+reduce_min = ops.define("ReduceMin", kernel=_extreme(np.minimum, _highest), cost=costs.per_operand(1))
+reduce_l1 = ops.define("ReduceL1", kernel=_reduction(_l1), cost=costs.per_operand(2))
+reduce_l2 = ops.define("ReduceL2", kernel=_reduction(_l2), cost=costs.per_operand(2))
+reduce_sum_square = ops.define("ReduceSumSquare", kernel=_reduction(_sum_square), cost=costs.per_operand(2))
+reduce_log_sum = ops.define("ReduceLogSum", kernel=_reduction(_log_sum), cost=costs.per_operand(1))
+reduce_log_sum_exp = ops.define("ReduceLogSumExp", kernel=_reduction(_log_sum_exp), cost=costs.per_operand(4))
 
 # --- adjoints of sums -------------------------------------------------------------------------------------------------
 
@@ -337,5 +338,5 @@ def _arg_extreme(find: Callable[..., Any]) -> Kernel:
     return kernel
 
 
-ops.define("ArgMax", kernel=_arg_extreme(np.argmax), gradient=ZERO)
-ops.define("ArgMin", kernel=_arg_extreme(np.argmin), gradient=ZERO)
+ops.define("ArgMax", kernel=_arg_extreme(np.argmax), gradient=ZERO, cost=costs.per_operand(1))
+ops.define("ArgMin", kernel=_arg_extreme(np.argmin), gradient=ZERO, cost=costs.per_operand(1))

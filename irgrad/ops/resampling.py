@@ -169,7 +169,7 @@ def _fraction(scale: np.floating[Any]) -> tuple[float, float]:
     below would be another one than in frameworks whose sizes are whole numbers.
     """
     simple = Fraction(float(scale)).limit_denominator(_DENOMINATOR)
-    if np.float32(simple.numerator / simple.denominator) == np.float32(scale):
+    if np.float32(simple.numerator / simple.denominator) == scale:
         return float(simple.numerator), float(simple.denominator)
     return float(scale), 1.0
 

@@ -1,7 +1,6 @@
 """Resize: sampling a tensor on a finer or coarser grid.
 
-The result is linear in X, and that is what is differentiated. The positions of the samples are not: like every framework,
-irgrad gives roi, scales and sizes no gradient.
+The result is linear in X. Where the samples lie follows from roi or scales, see `irgrad.ops.resize_positions`.
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable, Zero
+from irgrad.ops import costs
 from irgrad.ops.dims import int_contents, shape_operand
 from irgrad.ops.resampling import Taps, axes_of, samplings, scaled_length, taps_of, towards
+from irgrad.ops.resize_positions import CROP, position_cotangents
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Dim, Shape, Type, multiply_dims
 
 ops = OpTable()
-
-_CROP = "tf_crop_and_resize"
-
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
@@ -48,7 +46,7 @@ def _known_operands(call: Call, first: int) -> list[np.ndarray | None] | None:
     return operands
 
 
-resize = ops.define("Resize")
+resize = ops.define("Resize", cost=costs.resize())
 
 
 @resize.prepare
@@ -130,7 +128,7 @@ def _picks(taps: Taps) -> bool:
     return taps.places.shape[1] == 1 and bool((taps.weights == 1).all())
 
 
-resize_grad = ops.define("ResizeGrad", domain=IRGRAD_DOMAIN, defaults=resize.defaults)
+resize_grad = ops.define("ResizeGrad", domain=IRGRAD_DOMAIN, defaults=resize.defaults, cost=costs.resize(0))
 """``ResizeGrad(dy, shape, roi, scales, sizes)`` with the attributes of Resize: the adjoint of it for an X of `shape`.
 
 It multiplies with the transposes of the matrices along the axes. Extrapolated elements contribute nothing.
@@ -166,24 +164,25 @@ def _resize_grad_type(call: Call) -> Sequence[Type]:
 
 @resize.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | Zero | None]:
-    """By X only: scales and roi, which move the sampling points, are refused; a roi that the mode does not read is not."""
     x, roi, scales, sizes = (node.input(k) for k in range(4))
     assert x is not None
-    cropped = node.attr("coordinate_transformation_mode") == _CROP
-    droi: Zero | None = None if cropped else ZERO
-    if not b.needs(x):
-        return [None, droi]
-    roi = roi if cropped else None
+    if node.attr("coordinate_transformation_mode") != CROP:
+        roi = None
     if scales is not None and sizes is not None:  # one of them is empty, as files of older opsets have it
         scales = None if scales.tensor_type.static_shape == (0,) else scales
         sizes = None if sizes.tensor_type.static_shape == (0,) else sizes
-    return [b.op("irgrad.ResizeGrad", dy, b.shape_of(x), roi, scales, sizes, **_linear(node)), droi]
+    attrs = _linear(node)
+    dx = b.op("irgrad.ResizeGrad", dy, b.shape_of(x), roi, scales, sizes, **attrs) if b.needs(x) else None
+    return [dx, *position_cotangents(b, {**node.op.defaults, **attrs}, x, roi, scales, dy)]
 
 
 @resize_grad.adjoint
-def _(b: AdjointBuilder, node: Node, dx: Value) -> list[Value]:
-    roi, scales, sizes = (node.input(k) for k in range(2, 5))
-    return [b.op("Resize", dx, roi, scales, sizes, **_linear(node))]
+def _(b: AdjointBuilder, node: Node, dx: Value) -> list[Value | Zero | None]:
+    """The inner product of dx with the result is that of dy with dx resized."""
+    dy, roi, scales, sizes = node.operand(0), *(node.input(k) for k in range(2, 5))
+    attrs = _linear(node)
+    ddy = b.op("Resize", dx, roi, scales, sizes, **attrs) if b.needs(dy) else None
+    return [ddy, None, *position_cotangents(b, {**node.op.defaults, **attrs}, dx, roi, scales, dy)]
 
 
 def _linear(node: Node) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import OpTable
+from irgrad.ops import costs
 from irgrad.ops.accumulate import accumulate_rows, in_range
 from irgrad.ops.channels import rank_of
 from irgrad.ops.dims import count_of, dim_of, join_sizes
@@ -50,7 +51,7 @@ def _scattered(
     return deliver(result.astype(x.dtype, copy=False), out)
 
 
-scatter_elements = ops.define("ScatterElements")
+scatter_elements = ops.define("ScatterElements", cost=costs.scatter)
 
 
 @scatter_elements.kernel
@@ -66,7 +67,7 @@ def _scatter_elements(
     return _scattered(x, element_index(x, indices, axis), updates, reduction, out)
 
 
-scatter_nd = ops.define("ScatterND")
+scatter_nd = ops.define("ScatterND", cost=costs.scatter)
 
 
 @scatter_nd.kernel
@@ -225,7 +226,7 @@ _ADJOINTS: dict[str, Callable[[_Places, AdjointBuilder, Node, Value], _Pair]] = 
 
 # --- TensorScatter ----------------------------------------------------------------------------------------------------
 
-tensor_scatter = ops.define("TensorScatter")
+tensor_scatter = ops.define("TensorScatter", cost=costs.moves)
 
 
 @tensor_scatter.kernel

@@ -10,6 +10,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import ZERO, OpTable, Zero
+from irgrad.ops import costs
 from irgrad.ops.dims import count_of, join_sizes, shaped_like
 from irgrad.runtime.kernels import accumulation_dtype, deliver, deliver_all
 
@@ -17,7 +18,7 @@ ops = OpTable()
 
 # --- the largest ------------------------------------------------------------------------------------------------------
 
-top_k = ops.define("TopK")
+top_k = ops.define("TopK", cost=costs.per_operand(1))
 
 
 @top_k.kernel
@@ -76,7 +77,7 @@ def _(b: AdjointBuilder, node: Node, dvalues: Value | None, dindices: None = Non
 
 # --- by a condition ---------------------------------------------------------------------------------------------------
 
-compress = ops.define("Compress")
+compress = ops.define("Compress", cost=costs.moves)
 
 
 @compress.kernel
@@ -90,7 +91,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     return (_taken(b, node.operand(0), chosen, dy, node.attr("axis")),)
 
 
-non_zero = ops.define("NonZero", gradient=ZERO)
+non_zero = ops.define("NonZero", gradient=ZERO, cost=costs.per_operand(1))
 
 
 @non_zero.kernel
@@ -99,7 +100,7 @@ def _non_zero(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     return deliver(np.array(places if x.ndim else places[:0], np.int64).reshape(x.ndim, len(places[0])), out)
 
 
-unique = ops.define("Unique")
+unique = ops.define("Unique", cost=costs.per_operand(1))
 
 
 @unique.kernel
@@ -132,7 +133,7 @@ def _taken(b: Builder, x: Value, indices: Value, dy: Value, axis: int | None) ->
 
 # --- one-hot ----------------------------------------------------------------------------------------------------------
 
-one_hot = ops.define("OneHot")
+one_hot = ops.define("OneHot", cost=costs.moves)
 
 
 @one_hot.kernel

@@ -12,6 +12,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
+from irgrad.ops import costs
 from irgrad.ops.dims import shape_operand, shaped_like
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Dim, TensorType, Type
@@ -21,7 +22,7 @@ ops = OpTable()
 # --- the same elements under another shape ----------------------------------------------------------------------------
 
 
-reshape = ops.define("Reshape")
+reshape = ops.define("Reshape", view=True)
 
 
 @reshape.kernel
@@ -37,7 +38,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     return (shaped_like(b, dy, node.operand(0)),)
 
 
-flatten = ops.define("Flatten")
+flatten = ops.define("Flatten", view=True)
 
 
 @flatten.kernel
@@ -50,7 +51,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return shaped_like(b, dy, node.operand(0))
 
 
-squeeze = ops.define("Squeeze")
+squeeze = ops.define("Squeeze", view=True)
 
 
 @squeeze.kernel
@@ -63,7 +64,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     return (_undone_by(b, node, "Unsqueeze", dy),)
 
 
-unsqueeze = ops.define("Unsqueeze")
+unsqueeze = ops.define("Unsqueeze", view=True)
 
 
 @unsqueeze.kernel
@@ -86,7 +87,7 @@ def _undone_by(b: Builder, node: Node, inverse: str, dy: Value) -> Value:
 
 # --- broadcasting to a shape, and back --------------------------------------------------------------------------------
 
-expand = ops.define("Expand", broadcasts=(0,))
+expand = ops.define("Expand", broadcasts=(0,), view=True)
 
 
 @expand.kernel
@@ -99,7 +100,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     return (dy,)
 
 
-sum_to = ops.define("SumTo", domain=IRGRAD_DOMAIN)
+sum_to = ops.define("SumTo", domain=IRGRAD_DOMAIN, cost=costs.per_operand(1))
 """``SumTo(x, shape)``: x summed over the axes along which a tensor of `shape` was broadcast to the shape of x."""
 
 
@@ -150,7 +151,7 @@ def _(b: Builder, node: Node) -> Value:
 
 # --- shapes as tensors ------------------------------------------------------------------------------------------------
 
-shape_of = ops.define("Shape", gradient=ZERO)
+shape_of = ops.define("Shape", gradient=ZERO, cost=costs.nothing)
 
 
 @shape_of.kernel
@@ -158,7 +159,7 @@ def _shape(x: np.ndarray, *, start: int = 0, end: int | None = None, out: np.nda
     return deliver(np.array(x.shape[start:end], np.int64), out)
 
 
-size_of = ops.define("Size", gradient=ZERO)
+size_of = ops.define("Size", gradient=ZERO, cost=costs.nothing)
 
 
 @size_of.kernel
@@ -166,7 +167,10 @@ def _size(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     return deliver(np.array(x.size, np.int64), out)
 
 
-constant_of_shape = ops.define("ConstantOfShape", gradient=ZERO)
+# Only in graphs that were written by hand: readers make a constant of it.
+ops.define("Constant", gradient=ZERO, cost=costs.nothing)
+
+constant_of_shape = ops.define("ConstantOfShape", gradient=ZERO, cost=costs.moves)
 
 
 @constant_of_shape.kernel
@@ -180,7 +184,7 @@ def _constant_of_shape(shape: np.ndarray, *, value: np.ndarray | None = None, ou
     return np.full(tuple(shape.tolist()), fill, fill.dtype)
 
 
-eye_like = ops.define("EyeLike", gradient=ZERO)
+eye_like = ops.define("EyeLike", gradient=ZERO, cost=costs.moves)
 
 
 @eye_like.kernel

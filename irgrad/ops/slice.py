@@ -10,6 +10,7 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.contents import slice_range
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.ops import costs
 from irgrad.ops.dims import count_of, int_contents, shape_operand
 from irgrad.ops.positions import scatter_by_position
 from irgrad.runtime.kernels import deliver
@@ -32,7 +33,7 @@ def _slices(
     return tuple(slices)
 
 
-slice_ = ops.define("Slice")
+slice_ = ops.define("Slice", view=True)
 
 
 @slice_.kernel
@@ -80,7 +81,7 @@ def _known_block(node: Node) -> tuple[list[int], list[int]] | None:
     return list(axes), before + behind
 
 
-slice_grad = ops.define("SliceGrad", domain=IRGRAD_DOMAIN)
+slice_grad = ops.define("SliceGrad", domain=IRGRAD_DOMAIN, cost=costs.moves)
 """``SliceGrad(dy, shape, starts, ends, axes, steps)``: zeros of `shape` whose slice by the other operands is dy."""
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import ZERO, OpTable
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable
+from irgrad.ops import costs
 from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.types import Type, merge_types
 
 __all__ = ["log_softmax_of", "log_softmax_pulled_back", "ops", "softmax_of"]
 
@@ -37,8 +41,8 @@ def log_softmax_of(x: np.ndarray, axis: int, out: np.ndarray | None = None) -> n
     return y
 
 
-softmax = ops.define("Softmax")
-log_softmax = ops.define("LogSoftmax")
+softmax = ops.define("Softmax", cost=costs.per_element(5))
+log_softmax = ops.define("LogSoftmax", cost=costs.per_element(5))
 
 
 @softmax.kernel
@@ -55,8 +59,62 @@ def _log_softmax(x: np.ndarray, *, axis: int = -1, out: np.ndarray | None = None
 
 @softmax.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
-    (y,) = node.outputs
-    return y * (dy - b.reduce_sum(dy * y, [node.attr("axis")], keepdims=True))
+    return b.op("irgrad.SoftmaxGrad", node.outputs[0], dy, axis=node.attr("axis"))
+
+
+softmax_grad = ops.define("SoftmaxGrad", domain=IRGRAD_DOMAIN, defaults={"axis": -1}, cost=costs.per_element(4))
+"""``SoftmaxGrad(y, dy)``: y (dy - sum(y dy)), the cotangent of what y is the softmax of, along `axis`.
+
+Zero times anything is zero here. A row that a mask takes out as a whole has a softmax of NaN; a graph that puts something
+else in its place sends it no cotangent, and then it has none to hand on.
+"""
+
+
+@softmax_grad.infer
+def _softmax_grad_type(call: Call) -> Sequence[Type]:
+    return [merge_types(call.tensor(0), call.tensor(1))]
+
+
+@softmax_grad.kernel
+def _softmax_grad(y: np.ndarray, dy: np.ndarray, *, axis: int, out: np.ndarray | None = None) -> np.ndarray:
+    wide = accumulation_dtype(y.dtype)
+    place = out if out is not None and out.dtype == wide else np.empty(y.shape, wide)
+    total = np.add.reduce(np.multiply(y, dy, out=place, dtype=wide), axis, keepdims=True)
+    if np.isnan(total).any():
+        np.copyto(place, 0, where=dy == 0)
+        total = np.add.reduce(place, axis, keepdims=True)
+    rest = np.subtract(dy, total, out=place, dtype=wide)
+    zero = rest == 0 if np.isnan(y).any() else None
+    np.multiply(y, rest, out=place)
+    if zero is not None:
+        np.copyto(place, 0, where=zero)
+    return place if place is out else deliver(place.astype(y.dtype, copy=False), out)
+
+
+@softmax_grad.lower
+def _(b: Builder, node: Node) -> Value:
+    y, dy = node.operand(0), node.operand(1)
+    total = b.reduce_sum(_product(b, y, dy), [node.attr("axis")], keepdims=True)
+    return _product(b, y, b.op("Sub", dy, total))
+
+
+def _product(b: Builder, y: Value, factor: Value) -> Value:
+    """The product, 0 where the factor is."""
+    return b.op("Where", b.op("Equal", factor, 0), b.scalar(0, y), b.op("Mul", y, factor))
+
+
+@softmax_grad.adjoint
+def _(b: AdjointBuilder, node: Node, dx: Value) -> tuple[Value | None, Value | None]:
+    """Its Jacobian by dy is symmetric."""
+    y, dy = node.operand(0), node.operand(1)
+    axis = node.attr("axis")
+    by_y = by_dy = None
+    if b.needs(y):
+        total = b.reduce_sum(_product(b, y, dy), [axis], keepdims=True)
+        by_y = dx * (dy - total) - _product(b, b.reduce_sum(y * dx, [axis], keepdims=True), dy)
+    if b.needs(dy):
+        by_dy = b.op("irgrad.SoftmaxGrad", y, dx, axis=axis)
+    return by_y, by_dy
 
 
 @log_softmax.adjoint

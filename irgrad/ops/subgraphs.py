@@ -7,7 +7,7 @@ afresh for each node: the types that the subgraph itself carries are those of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from irgrad.runtime.interpreter import Subprogram
 from irgrad.runtime.specialise import sharper, specialise
 from irgrad.types import Dim, OptionalType, SequenceType, TensorType, Type, same_dtypes
 
-__all__ = ["Body", "Known", "joined", "plain_operands", "single"]
+__all__ = ["Body", "Known", "joined", "plain_operands", "possible_branches", "single"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,14 @@ class Known:
 def plain_operands(call: Call) -> int:
     """How many operands of an operation with subgraphs are its own: those before the captured ones."""
     return len(call.inputs) - int(call.attrs["captured"])
+
+
+def possible_branches(call: Call) -> list[str]:
+    """The attributes of an If that hold the branches that may be taken."""
+    condition = call.contents.get(0)
+    if condition is None or not isinstance(condition[0], int):
+        return ["then_branch", "else_branch"]
+    return ["then_branch" if condition[0] else "else_branch"]
 
 
 class Body:
@@ -86,13 +94,7 @@ class Body:
         Raises:
             TypeInferenceError: the operands do not fit a node inside, or not the subgraph.
         """
-        known: dict[Value, Known] = {}
-        for value, given in zip(self.inputs, [*own, *self.captured], strict=True):
-            if not same_dtypes(value.type, given.type):
-                raise TypeInferenceError(
-                    f"the input {value.name!r} of the subgraph {self.name!r} is {value.type}, but it gets {given.type}"
-                )
-            known[value] = given
+        known = self._given(own)
         for value, array in self.graph.constants.items():
             known[value] = Known(value.type, value.contents, array)
         for node in self.graph.nodes():
@@ -115,8 +117,21 @@ class Body:
             known.update(zip(node.outputs, map(Known, types, contents), strict=True))
         return [known[value] for value in self.outputs]
 
-    def invariant(self, first: Sequence[Known], states: Sequence[Type], rest: Sequence[Known], at: int) -> list[Type]:
-        """The types of loop states that hold in every iteration.
+    def _given(self, own: Sequence[Known]) -> dict[Value, Known]:
+        """Input → what is known of it: of what it is given, and where that leaves gaps, of what it takes."""
+        known: dict[Value, Known] = {}
+        for value, given in zip(self.inputs, [*own, *self.captured], strict=True):
+            if not same_dtypes(value.type, given.type):
+                raise TypeInferenceError(
+                    f"the input {value.name!r} of the subgraph {self.name!r} is {value.type}, but it gets {given.type}"
+                )
+            known[value] = replace(given, type=sharper(given.type, value.type))
+        return known
+
+    def invariant(
+        self, first: Sequence[Known], states: Sequence[Type], rest: Sequence[Known], at: int
+    ) -> tuple[list[Type], list[Known]]:
+        """The types of loop states that hold in every iteration, and what is known of the outputs then.
 
         From those of the initial values on, a dimension that an iteration changes becomes unknown, until none does.
 
@@ -133,24 +148,32 @@ class Body:
             results = self.infer([*first, *map(Known, states), *rest])
             after = [joined(s, r.type) for s, r in zip(states, results[at : at + len(states)], strict=True)]
             if after == list(states):
-                return after
+                return after, results
             states = after
 
     def compiled(self, own: Sequence[Known]) -> Callable[..., list[Any]]:
         """The subgraph as a function of arrays, compiled when it is first called: a branch that is never taken never is."""
-        return _Lazy(self.graph, dict(zip((v.name for v in self.inputs), [*own, *self.captured], strict=True)))
+        return _Lazy(self, own)
+
+    def specialised(self, own: Sequence[Known]) -> Graph:
+        """A copy of the subgraph in which all types are those that follow from what it is given.
+
+        Raises:
+            TypeInferenceError: the operands do not fit a node inside, or not the subgraph.
+        """
+        known = {value.name: given for value, given in self._given(own).items()}
+        types = {name: given.type for name, given in known.items()}
+        return specialise(self.graph, types, {n: given.contents for n, given in known.items() if given.contents is not None})
 
 
 @dataclass
 class _Lazy:
-    graph: Graph
-    inputs: Mapping[str, Known]
+    body: Body
+    own: Sequence[Known]
 
     @cached_property
     def _program(self) -> Subprogram:
-        types = {name: known.type for name, known in self.inputs.items()}
-        contents = {name: known.contents for name, known in self.inputs.items() if known.contents is not None}
-        return Subprogram(specialise(self.graph, types, contents))
+        return Subprogram(self.body.specialised(self.own))
 
     def __call__(self, *operands: Any) -> list[Any]:
         return self._program(*operands)

@@ -10,6 +10,7 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
 from irgrad.op import Call, OpTable
+from irgrad.ops import costs
 from irgrad.ops.conv_lowering import cut, known_sizes
 from irgrad.ops.dims import shape_operand
 from irgrad.ops.windows import explicit_pads, image_dims, per_axis
@@ -18,7 +19,7 @@ from irgrad.types import Type
 
 ops = OpTable()
 
-max_unpool = ops.define("MaxUnpool")
+max_unpool = ops.define("MaxUnpool", cost=costs.moves)
 
 
 @max_unpool.kernel

@@ -20,11 +20,11 @@ class MemoryReport:
 
     Attributes:
         measured_peak: the most bytes that results of nodes held at one time during the last run (feeds and constants not
-            counted, two views of one buffer counted once).
-        timeline: (node name, live bytes after it ran) for each node of the last run.
+            counted, two views of one buffer counted once); None where the executor cannot tell.
+        timeline: (node name, live bytes after it ran) for each node of the last run, as far as the executor can tell.
     """
 
-    measured_peak: int = 0
+    measured_peak: int | None = 0
     timeline: tuple[tuple[str, int], ...] = field(default=(), repr=False)
 
 
@@ -64,11 +64,13 @@ def compile(graph: Graph, executor: str = "numpy", **options: Any) -> Executable
 
     Args:
         graph: any graph; it is copied, so that later changes of it do not matter.
-        executor: the name of an executor: "numpy", or one that a plugin provides.
-        options: what the executor takes.
+        executor: the name of an executor: "numpy", "onnxruntime" (with the extra of that name), "reference" (onnx.reference,
+            for checking), or one that a plugin provides.
+        options: what the executor takes; each takes `threads`.
 
     Raises:
         PluginError: there is no such executor.
+        UsageError: the executor needs something that is not installed, or an option is out of range.
     """
     made = registry.get("executors", executor)(graph, **options)
     assert isinstance(made, Executable)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from irgrad.builder import call_of, typed_call
+from irgrad.builder import typed_call
 from irgrad.errors import ExecutionError, FeedError, IrgradError
 from irgrad.graph import Graph, Node, Value
-from irgrad.infer import infer_types
 from irgrad.op import Kernel
 from irgrad.runtime.executor import MemoryReport
+from irgrad.runtime.feeds import FeedChecker
 from irgrad.runtime.kernels import bind, results_of
+from irgrad.runtime.liveness import frees_after, needed_nodes
 from irgrad.runtime.specialise import specialise
-from irgrad.types import TensorType, dtype_name
+from irgrad.types import OptionalType, SequenceType, TensorType, Type, dtype_name
 
-__all__ = ["NumpyExecutable", "Subprogram"]
+__all__ = ["NumpyExecutable", "Subprogram", "Watch"]
 
 Signature: TypeAlias = "tuple[tuple[str, Any], ...]"
+Watch: TypeAlias = "Callable[[Node, Sequence[Any]], None]"
 
 _CACHED = 16  # specialised programs kept, one per signature of input shapes
 
@@ -65,7 +67,7 @@ class NumpyExecutable:
                 self._graph.set_constant(value, _written_out(value, array))
         self._programs: OrderedDict[Signature, _Program] = OrderedDict()
         self._lock = Lock()  # one executable may be called from several threads
-        self._decides: dict[str, bool] = {}
+        self._check = FeedChecker(self._graph)
         self._memory = MemoryReport()
 
     @property
@@ -77,109 +79,52 @@ class NumpyExecutable:
         return self._memory
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        arrays = check_feeds(self._graph, feeds)
+        program, arrays = self._prepared(feeds)
+        results, self._memory = _run(program, arrays)
+        return results
+
+    def watched(self, feeds: Mapping[str, Any], watch: Watch) -> dict[str, np.ndarray]:
+        """Run once like a call, and hand each node over with its results as soon as they are there.
+
+        Nodes whose results are known ahead of the run, since they follow from shapes or constants, come in their places;
+        those that no output depends on do not run.
+
+        Args:
+            feeds: see `Executable.__call__`.
+            watch: called with a node of `graph` and its results, which it must neither change nor keep. What it raises ends
+                the run.
+        """
+        program, arrays = self._prepared(feeds)
+        waiting = iter(self._graph.nodes())
+
+        def catch_up(until: str | None) -> Node | None:
+            for node in waiting:
+                if node.name == until:
+                    return node
+                known = [program.constants[v.name][1] for v in node.outputs if v.name in program.constants]
+                if len(known) == len(node.outputs):
+                    watch(node, known)
+            return None
+
+        def report(node: Node, results: Sequence[Any]) -> None:
+            watch(catch_up(node.name) or node, results)
+
+        results, self._memory = _run(program, arrays, report)
+        catch_up(None)
+        return results
+
+    def _prepared(self, feeds: Mapping[str, Any]) -> tuple[_Program, dict[str, Any]]:
+        arrays = self._check(feeds)
         inputs = self._graph.inputs
         signature = tuple((name, _signature_of(array)) for name, array in arrays.items() if name in inputs)
         with self._lock:
-            for name in arrays:
-                if name not in inputs:
-                    self._check_parameter(name)
             program = self._programs.get(signature)
             if program is None:
                 program = self._programs[signature] = _compile(self._graph, arrays)
                 if len(self._programs) > _CACHED:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(signature)
-        results, self._memory = _run(program, arrays)
-        return results
-
-    def _check_parameter(self, name: str) -> None:
-        if name not in self._decides:
-            self._decides[name] = _decides_types(self._graph.value(name))
-        if self._decides[name]:
-            raise FeedError(
-                f"the parameter {name!r} decides the shape of a result, so that no other array can be fed in its place; "
-                "make it an input of the model"
-            )
-
-
-def _decides_types(value: Value) -> bool:
-    """Whether the type of some result follows from the elements of a constant: a Resize's scales, a Range's end."""
-    for node in value.users:
-        call = call_of(node.op, node.attrs, node.inputs, len(node.outputs))
-        others = [k for k, operand in enumerate(node.inputs) if operand is not value]
-        blind = replace(
-            call,
-            constants={k: array for k, array in call.constants.items() if k in others},
-            contents={k: known for k, known in call.contents.items() if k in others},
-        )
-        if infer_types(call) != infer_types(blind):
-            return True
-    return False
-
-
-def check_feeds(graph: Graph, feeds: Mapping[str, Any]) -> dict[str, Any]:
-    """The feeds as read-only arrays, checked against the inputs (and parameters) of the graph.
-
-    Numbers and lists take the dtype of the input; an array of another dtype is an error, since a silent cast would hide
-    a mistake.
-
-    Raises:
-        FeedError: see `Executable.__call__`.
-    """
-    inputs = graph.inputs
-    missing = [name for name in inputs if name not in feeds]
-    if missing:
-        raise FeedError(
-            f"no array was fed for {', '.join(repr(m) for m in missing)}; the inputs are {_signature_text(graph)}"
-        )
-    sizes: dict[str, tuple[int, str]] = {}
-    checked: dict[str, Any] = {}
-    for name in [*inputs, *(n for n in feeds if n not in inputs)]:
-        value = inputs.get(name)
-        if value is None:
-            value = graph.value(name) if graph.has_value(name) else None
-            if value is None or not value.is_parameter:
-                raise FeedError(f"{name!r} is neither an input nor a parameter; the inputs are {_signature_text(graph)}")
-        checked[name] = _check_feed(value, feeds[name], sizes)
-    return checked
-
-
-def _check_feed(value: Value, feed: Any, sizes: dict[str, tuple[int, str]]) -> Any:
-    if not isinstance(value.type, TensorType):
-        return feed
-    try:
-        array = feed if isinstance(feed, np.ndarray) else np.asarray(feed, value.dtype)
-    except (TypeError, ValueError) as error:
-        raise FeedError(f"the feed for {value.name!r} is no {value.type}: {error}") from None
-    if value.dtype == object and array.dtype.kind in "US":
-        array = array.astype(object)
-    if array.dtype != value.dtype:
-        raise FeedError(
-            f"the feed for {value.name!r} has dtype {dtype_name(array.dtype)}, the input is {value.type}; "
-            f"convert it with .astype({value.dtype.name!r})"
-        )
-    shape = value.shape
-    if shape is not None:
-        if len(shape) != array.ndim:
-            raise FeedError(f"the feed for {value.name!r} has shape {array.shape}, the input is {value.type}")
-        for axis, (dim, size) in enumerate(zip(shape, array.shape, strict=True)):
-            if isinstance(dim, int) and dim != size:
-                raise FeedError(f"the feed for {value.name!r} has shape {array.shape}, the input is {value.type}")
-            if isinstance(dim, str) and "*" not in dim:
-                known, where = sizes.setdefault(dim, (size, value.name))
-                if known != size:
-                    raise FeedError(
-                        f"the dimension {dim!r} is {known} in the feed for {where!r} but {size} in axis {axis} of the feed "
-                        f"for {value.name!r}"
-                    )
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-def _signature_text(graph: Graph) -> str:
-    return ", ".join(f"{name}: {value.type}" for name, value in graph.inputs.items()) or "none"
+        return program, arrays
 
 
 def _signature_of(array: Any) -> Any:
@@ -191,26 +136,22 @@ def _signature_of(array: Any) -> Any:
 def _compile(graph: Graph, arrays: Mapping[str, Any]) -> _Program:
     static = all(isinstance(v.type, TensorType) and v.type.static_shape is not None for v in graph.inputs.values())
     if not static:
-        types = {n: TensorType.of(a) for n, a in arrays.items() if isinstance(a, np.ndarray)}
-        graph = specialise(graph, types)
+        graph = specialise(graph, {n: _type_of_feed(v.type, arrays[n]) for n, v in graph.inputs.items()})
     return _program_of(graph)
+
+
+def _type_of_feed(declared: Type, feed: Any) -> Type:
+    """The type of an input, as far as its signature (see `_signature_of`) decides it."""
+    if isinstance(declared, OptionalType):
+        return declared if feed is None else OptionalType(_type_of_feed(declared.element, feed))
+    return declared if isinstance(declared, SequenceType) else TensorType.of(feed)
 
 
 def _program_of(graph: Graph) -> _Program:
     slots: dict[Value, int] = {value: slot for slot, value in enumerate(graph.values())}
-    nodes = _needed(graph)
-    last: dict[int, int] = {}
-    for position, node in enumerate(nodes):
-        for value in (*node.inputs, *node.outputs):
-            if value is not None and value.producer is not None:
-                last[slots[value]] = position
-    for value in graph.outputs.values():
-        last.pop(slots[value], None)
-    frees: dict[int, list[int]] = {}
-    for slot, position in last.items():
-        frees.setdefault(position, []).append(slot)
+    nodes = needed_nodes(graph)
     steps = []
-    for position, node in enumerate(nodes):
+    for node, freed in zip(nodes, frees_after(nodes), strict=True):
         call = typed_call(node)
         try:
             kernel = bind(call)
@@ -223,7 +164,7 @@ def _program_of(graph: Graph) -> _Program:
                 tuple(None if v is None else slots[v] for v in node.inputs),
                 tuple(slots[v] for v in node.outputs),
                 tuple(v.type.dtype if isinstance(v.type, TensorType) else None for v in node.outputs),
-                tuple(frees.get(position, ())),
+                tuple(slots[v] for v in freed),
             )
         )
     return _Program(
@@ -233,17 +174,6 @@ def _program_of(graph: Graph) -> _Program:
         outputs={name: slots[value] for name, value in graph.outputs.items()},
         steps=steps,
     )
-
-
-def _needed(graph: Graph) -> list[Node]:
-    """The nodes that some output depends on, in program order."""
-    wanted = set(graph.outputs.values())
-    kept = []
-    for node in reversed(graph.nodes()):
-        if any(value in wanted for value in node.outputs):
-            kept.append(node)
-            wanted.update(v for v in node.inputs if v is not None)
-    return kept[::-1]
 
 
 def _written_out(value: Value, array: np.ndarray) -> np.ndarray:
@@ -260,7 +190,9 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _run(program: _Program, arrays: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], MemoryReport]:
+def _run(
+    program: _Program, arrays: Mapping[str, Any], watch: Watch | None = None
+) -> tuple[dict[str, np.ndarray], MemoryReport]:
     slots: list[Any] = [None] * program.size
     for slot, array in program.constants.values():
         slots[slot] = array
@@ -276,6 +208,8 @@ def _run(program: _Program, arrays: Mapping[str, Any]) -> tuple[dict[str, np.nda
             for slot in step.results:
                 live.add(slots[slot])
             timeline.append((step.node.name, live.now))
+            if watch is not None:
+                watch(step.node, [slots[slot] for slot in step.results])
             for slot in step.frees:
                 live.remove(slots[slot])
                 slots[slot] = None

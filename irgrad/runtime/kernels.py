@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -14,7 +15,7 @@ from irgrad.errors import ExecutionError
 from irgrad.graph import OPSET, Graph
 from irgrad.op import Call, Kernel
 from irgrad.proto import node_to_proto
-from irgrad.types import Type, is_differentiable, type_to_proto
+from irgrad.types import TensorType, Type, is_differentiable, type_to_proto
 
 __all__ = ["accumulation_dtype", "bind", "deliver", "deliver_all", "evaluate", "reference_kernel", "results_of", "widened"]
 
@@ -26,7 +27,30 @@ def bind(call: Call) -> Kernel:
         ExecutionError: neither irgrad nor onnx.reference can run the operation.
     """
     kernel = call.op.bind(call)
-    return reference_kernel(call) if kernel is None else kernel
+    if kernel is None:
+        return reference_kernel(call)
+    return _checking(kernel, call) if _depends_on_data(call) else kernel
+
+
+def _depends_on_data(call: Call) -> bool:
+    """Whether shapes that the operation's own type inference would check are not known before it runs."""
+    if call.op.infer_rule is None or any(isinstance(a, Graph) for a in call.attrs.values()):
+        return False
+    operands = [type for type in call.inputs if type is not None]
+    tensors = [type for type in operands if isinstance(type, TensorType)]
+    return len(tensors) == len(operands) and any(type.static_shape is None for type in tensors)
+
+
+def _checking(kernel: Kernel, call: Call) -> Kernel:
+    """A kernel that has type inference check its operands first: numpy broadcasts much that does not fit."""
+    check = call.op.infer_rule
+    assert check is not None
+
+    def run(*operands: Any, out: Any = None) -> Any:
+        check(replace(call, inputs=tuple(None if a is None else TensorType.of(a) for a in operands), outputs=()))
+        return kernel(*operands, out=out)
+
+    return run
 
 
 def evaluate(call: Call, operands: Sequence[Any]) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from irgrad.errors import TypeInferenceError
 from irgrad.graph import Graph, Node, Value
 from irgrad.infer import infer_types
 from irgrad.runtime.kernels import evaluate
-from irgrad.types import Dim, TensorType, Type, without_symbols
+from irgrad.types import Dim, TensorType, Type, as_known_to_be_there, without_symbols
 
 __all__ = ["FOLD_LIMIT", "fold", "sharper", "specialise"]
 
@@ -70,7 +71,10 @@ def specialise(graph: Graph, types: Mapping[str, Type], elements: Mapping[str, t
             output_names=[v.name for v in node.outputs],
             role=node.role,
             origin=node.origin,
+            rule=node.rule,
+            expansion=node.expansion,
         )
+        clone.changed_by = node.changed_by
         for value, twin, known in zip(node.outputs, clone.outputs, contents, strict=True):
             mapped[value] = twin
             twin.contents = known
@@ -113,8 +117,11 @@ def sharper(inferred: Type, declared: Type) -> Type:
     Symbols of the general graph are not taken over: in a specialised one their sizes are numbers.
     """
     known = without_symbols(declared)
+    inferred = as_known_to_be_there(inferred, known)
     if not isinstance(inferred, TensorType):
-        return inferred
+        if isinstance(known, TensorType) or inferred.__class__ is not known.__class__:
+            return inferred
+        return replace(inferred, element=sharper(inferred.element, known.element))
     if inferred.shape is None:
         return known  # of an opaque operation not even the element type is inferred
     if not isinstance(known, TensorType) or known.shape is None or known.rank != inferred.rank:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from irgrad.activity import active_values
 from irgrad.builder import AdjointBuilder
 from irgrad.errors import AdjointError, IrgradError, UnsupportedOpError
 from irgrad.graph import Graph, Node, Value
@@ -23,7 +24,7 @@ __all__ = ["accumulate_adjoints"]
 
 def accumulate_adjoints(
     graph: Graph,
-    seeds: Mapping[Value, Value],
+    seeds: Mapping[Value, Value] | Sequence[tuple[Value, Value]],
     wrt: Sequence[Value],
     stop: Iterable[Value] = (),
     renewed: dict[Value, Value] | None = None,
@@ -33,7 +34,7 @@ def accumulate_adjoints(
     Args:
         graph: changed in place: backward nodes are added, and a node on the path that has no rule but an expansion is
             replaced by that.
-        seeds: differentiated value → its cotangent, a value of the same type.
+        seeds: differentiated value → its cotangent, a value of the same type; as pairs, a value may come several times.
         wrt: floating-point values; inputs, constants or intermediates.
         stop: values that count as constants: no gradient flows through them to what they were computed from. One that is in
             `wrt` as well gets its own.
@@ -45,35 +46,43 @@ def accumulate_adjoints(
     Raises:
         AdjointError: a value of `wrt` carries no gradient (integers, booleans, strings).
         UnsupportedOpError: nodes on the path have neither a rule nor an expansion, or use a mode that their rule does not
-            handle; all of them are named. Expansions, and nodes of rules that did not refuse, are left behind.
+            handle; all of them are named, those inside of subgraphs too. What was emitted until then is left behind.
     """
     for value in wrt:
         if not value.type.differentiable:
             raise AdjointError(f"there is no gradient with respect to {value!r}: only floating-point values carry gradients")
     renewed = {} if renewed is None else renewed
-    path = _expanded_path(graph, seeds, wrt, stop, renewed)
+    pairs = list(seeds.items()) if isinstance(seeds, Mapping) else seeds
+    path = _expanded_path(graph, [value for value, _ in pairs], wrt, stop, renewed)
     wrt = [renewed.get(value, value) for value in wrt]
     stopped = {renewed.get(value, value) for value in stop}
-    active = _active_values(graph, wrt, stopped)
-    b = AdjointBuilder(graph, active)
-    pending: dict[Value, list[Value]] = {renewed.get(value, value): [seed] for value, seed in seeds.items()}
+    active = active_values(graph, wrt, stopped)
+    b = AdjointBuilder(graph, active, accumulate_adjoints)
+    pending: dict[Value, list[Value]] = {}
+    for value, seed in pairs:
+        pending.setdefault(renewed.get(value, value), []).append(seed)
     results: dict[Value, Value | None] = {}
-    refused: list[str] = []
+    refused: list[list[str]] = []
     for node in reversed(path):
-        with b.at(origin=node.origin or node.name):
+        with b.at(origin=node.origin or node.name, expansion=node.expansion):
             cotangents = [None if v in stopped else _total(b, pending, v, results) for v in node.outputs]
             if all(c is None for c in cotangents):
                 continue
+            b.rule = node.op.qualified_name
             try:
                 contributions = _apply_rule(b, node, cotangents)
             except UnsupportedOpError as error:
-                refused.append(f"{_describe(node)}: {error}")
-                continue
+                inside = [f"{inner}, inside {node.name!r}" for inner in error.nodes]
+                refused.append(inside or [f"{_describe(node)}: {error}"])
+                # Nodes before this one are to be named too: any value of the operand's type serves to reach them.
+                contributions = list(node.inputs)
             for position, (operand, cotangent) in enumerate(zip(node.inputs, contributions, strict=False)):
                 if operand is not None and cotangent is not None and operand in active:
                     pending.setdefault(operand, []).append(_unbroadcast(b, node, position, operand, cotangent))
     if refused:
-        raise _unsupported(refused, "use a mode that their adjoint rule does not handle")
+        nodes = [node for inner in reversed(refused) for node in inner]
+        shown = "; ".join(nodes[:20]) + (f"; and {len(nodes) - 20} more" if len(nodes) > 20 else "")
+        raise UnsupportedOpError(f"{len(nodes)} node(s) on the path cannot be differentiated: {shown}", nodes)
     for value in wrt:
         producer = value.producer
         with b.at(origin=None if producer is None else producer.name):
@@ -88,14 +97,7 @@ def _total(
     if value in results:
         return results[value]
     parts = pending.pop(value, [])
-    if not parts:
-        total = None
-    elif len(parts) == 1:
-        total = parts[0]
-    elif len(parts) == 2:
-        total = b.op("Add", *parts)
-    else:
-        total = b.op("Sum", *parts)
+    total = b.total(parts) if parts else None
     results[value] = total
     return total
 
@@ -103,36 +105,20 @@ def _total(
 # --- which nodes, which values ----------------------------------------------------------------------------------------
 
 
-def _active_values(graph: Graph, wrt: Iterable[Value], stopped: set[Value]) -> set[Value]:
-    """The values that depend differentiably on one of `wrt` (those included)."""
-    active = set(wrt)
-    for node in graph.nodes():
-        if node.op.gradient is ZERO:
-            continue
-        if any(value in active for value in node.inputs if value is not None):
-            active.update(v for v in node.outputs if v.type.differentiable and v not in stopped)
-    return active
-
-
 def _expanded_path(
     graph: Graph, outputs: Iterable[Value], wrt: Sequence[Value], stop: Iterable[Value], renewed: dict[Value, Value]
 ) -> list[Node]:
-    """The nodes from `wrt` to `outputs`, each of which has a rule; those that lack one are expanded first.
+    """The nodes from `wrt` to `outputs`, after those have been expanded that have no rule but an expansion.
 
     Expanding makes new values in place of a node's outputs; `renewed` tells which.
     """
     while True:
         stopped = {renewed.get(value, value) for value in stop}
-        active = _active_values(graph, [renewed.get(value, value) for value in wrt], stopped)
+        active = active_values(graph, [renewed.get(value, value) for value in wrt], stopped)
         path = _path(graph, {renewed.get(value, value) for value in outputs} & active, active, stopped)
-        bare = [node for node in path if node.op.gradient is None]
+        bare = [node for node in path if node.op.gradient is None and can_expand(node)]
         if not bare:
             return path
-        missing = [node for node in bare if not can_expand(node)]
-        if missing:
-            raise _unsupported(
-                [_describe(node) for node in missing], "on the path have neither an adjoint rule nor an expansion"
-            )
         for node in bare:
             fresh = expand(graph, node)
             for old, value in renewed.items():
@@ -157,17 +143,13 @@ def _describe(node: Node) -> str:
     return f"{node.name!r} = {node.op.qualified_name}({operands})"
 
 
-def _unsupported(nodes: list[str], what: str) -> UnsupportedOpError:
-    shown = "; ".join(nodes[:20]) + (f"; and {len(nodes) - 20} more" if len(nodes) > 20 else "")
-    return UnsupportedOpError(f"{len(nodes)} node(s) {what}: {shown}", nodes)
-
-
 # --- one node ---------------------------------------------------------------------------------------------------------
 
 
 def _apply_rule(b: AdjointBuilder, node: Node, cotangents: Sequence[Value | None]) -> list[Value | None]:
     rule = node.op.gradient
-    assert callable(rule)
+    if not callable(rule):
+        raise UnsupportedOpError("it has neither an adjoint rule nor an expansion")
     try:
         result = rule(b, node, *cotangents)
     except (IrgradError, AssertionError) as error:

@@ -11,8 +11,10 @@ import numpy as np
 from irgrad.builder import Builder
 from irgrad.errors import AdjointError
 from irgrad.graph import Graph, Role, Value
+from irgrad.influence import influenced
 from irgrad.passes.autodiff.adjoint import accumulate_adjoints
 from irgrad.passes.simplify.dce import remove_dead
+from irgrad.passes.training.updates import updates_of
 from irgrad.pipeline import Pass
 from irgrad.types import TensorType
 
@@ -26,14 +28,16 @@ def resolve_wrt(graph: Graph, wrt: Wrt) -> dict[str, Value]:
 
     Args:
         graph: where they live.
-        wrt: "parameters", "inputs" (those of a floating-point dtype), one name, or names of any outputs and other values. A
-            name that is an output's means what is returned under it, whatever that value itself is called.
+        wrt: "parameters" (but for running statistics, which are not learned), "inputs" (those of a floating-point dtype),
+            one name, or names of any outputs and other values. A name that is an output's means what is returned under it,
+            whatever that value itself is called.
 
     Raises:
         AdjointError: a name is unknown or not of a floating-point dtype, or there is nothing to differentiate by.
     """
     if wrt == "parameters":
-        values = {value.name: value for value in graph.constants if value.is_parameter}
+        moved = updates_of(graph)
+        values = {value.name: value for value in graph.constants if value.is_parameter and value.name not in moved}
     elif wrt == "inputs":
         values = {name: value for name, value in graph.inputs.items() if value.type.differentiable}
     else:
@@ -50,13 +54,14 @@ def resolve_wrt(graph: Graph, wrt: Wrt) -> dict[str, Value]:
 
 
 def resolve_outputs(graph: Graph, outputs: Sequence[str] | None) -> dict[str, Value]:
-    """Name → value of the named outputs, by default of all those of a floating-point dtype.
+    """Name → value of the named outputs, by default of all those of a floating-point dtype that are no gradients or updates.
 
     Raises:
         AdjointError: a name is no output, an output is not of a floating-point dtype, or none is.
     """
     if outputs is None:
-        found = {n: v for n, v in graph.outputs.items() if v.type.differentiable and n not in graph.gradients.values()}
+        others = {*graph.gradients.values(), *updates_of(graph).values()}
+        found = {n: v for n, v in graph.outputs.items() if v.type.differentiable and n not in others}
     else:
         found = {name: _named(graph, name) for name in outputs}
     for name, value in found.items():
@@ -212,7 +217,7 @@ class Jvp(Pass):
         _return(graph, results)
         remove_dead(graph)
         for name, dummy in dummies.items():
-            if _is_read(dummy):
+            if any(value.is_output for value in influenced(graph, [dummy])):
                 raise AdjointError(
                     f"the derivative depends on the cotangent of {outputs[name]!r}: an adjoint rule is not linear"
                 )
@@ -220,22 +225,6 @@ class Jvp(Pass):
             graph.replace_all_uses(dummy, outputs[name])
             graph.erase(dummy)
         return True
-
-
-def _is_read(value: Value) -> bool:
-    """Whether an output depends on the elements of a value, and not just on its shape."""
-    seen = {value}
-    waiting = [value]
-    while waiting:
-        current = waiting.pop()
-        if current.is_output:
-            return True
-        for node in current.users:
-            if node.op.qualified_name not in ("Shape", "Size"):
-                fresh = [output for output in node.outputs if output not in seen]
-                seen.update(fresh)
-                waiting += fresh
-    return False
 
 
 @dataclass(frozen=True)
@@ -267,5 +256,5 @@ def _summed(graph: Graph, values: Sequence[Value], seeds: Sequence[Value]) -> li
     b = Builder(graph, role=Role.BACKWARD)
     pairs: dict[Value, Value] = {}
     for value, seed in zip(values, seeds, strict=True):
-        pairs[value] = b.op("Add", pairs[value], seed) if value in pairs else seed
+        pairs[value] = b.total([pairs[value], seed]) if value in pairs else seed
     return list(pairs.items())

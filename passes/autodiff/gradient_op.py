@@ -13,6 +13,7 @@ from typing import ClassVar
 from irgrad.builder import Builder
 from irgrad.errors import AdjointError
 from irgrad.graph import Graph, Node, Role, Value
+from irgrad.ops.transplant import needed_for
 from irgrad.passes.autodiff.adjoint import accumulate_adjoints
 from irgrad.pipeline import Pass
 
@@ -62,15 +63,19 @@ def _lower(graph: Graph, node: Node) -> None:
         raise AdjointError(f"the Gradient node {node.name!r} names {len(names)} tensors but has {len(node.inputs)} operands")
     named = [graph.value(name) for name in names]
     operands = [value for value in node.inputs if value is not None]
-    moved = {old: new for old, new in zip(named, operands, strict=True) if old is not new}
+    # A tensor at another value is one of its own, so that only what is read in its place counts.
+    forward = Builder(graph, origin=node.name, near=node)
+    moved = {old: forward.op("Identity", new) for old, new in zip(named, operands, strict=True) if old is not new}
     y = graph.value(node.attr("y"))
     if moved:
-        y = _at_other_values(graph, node, y, moved)
-    wrt = operands[: len(node.attr("xs", ()))]
+        y = _at_other_values(graph, y, moved)
+    points = [moved.get(value, value) for value in named]
+    wrt = points[: len(node.attr("xs", ()))]
     b = Builder(graph, role=Role.BACKWARD, origin=node.name)
     # A y that is no scalar is summed, hence the ones.
     seed = b.op("Expand", b.scalar(1, y), b.shape_of(y))
-    results = accumulate_adjoints(graph, {y: seed}, wrt)
+    # The tensors that are named are independent of each other: one that is computed from another counts as a constant.
+    results = accumulate_adjoints(graph, {y: seed}, wrt, stop=points)
     fresh: dict[str, Value] = {}
     for output, result, by in zip(node.outputs, results, wrt, strict=False):
         value = b.op("Identity", b.zeros_like(by) if result is None else result)
@@ -81,15 +86,15 @@ def _lower(graph: Graph, node: Node) -> None:
         graph.rename(value, name)
 
 
-def _at_other_values(graph: Graph, node: Node, y: Value, moved: Mapping[Value, Value]) -> Value:
-    """A copy of the computation of `y` in which the named tensors have the values that the node was given."""
+def _at_other_values(graph: Graph, y: Value, moved: Mapping[Value, Value]) -> Value:
+    """A copy of the computation of `y` in which the named tensors have the values that a node was given."""
     mapped: dict[Value, Value] = dict(moved)
-    for step in graph.nodes():
-        reads_moved = any(v in mapped for v in step.inputs if v is not None)
-        if step is node or not reads_moved or any(v in moved for v in step.outputs):
+    for step in needed_for(graph, [y], moved)[0]:
+        if not any(v in mapped for v in step.inputs if v is not None):
             continue
         operands = [None if v is None else mapped.get(v, v) for v in step.inputs]
-        b = Builder(graph, role=step.role, origin=step.origin)
-        clone = b.node(step.op, operands, step.attrs, outputs=len(step.outputs))
-        mapped.update(zip(step.outputs, clone.outputs, strict=True))
+        attrs = {key: a.copy() if isinstance(a, Graph) else a for key, a in step.attrs.items()}
+        clone = Builder(graph, role=step.role, origin=step.origin).node(step.op, operands, attrs, outputs=len(step.outputs))
+        for value, twin in zip(step.outputs, clone.outputs, strict=True):
+            mapped.setdefault(value, twin)
     return mapped.get(y, y)

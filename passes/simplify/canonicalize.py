@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irgrad.graph import Graph
-from irgrad.passes.simplify import arithmetic, branches, layout
+from irgrad.passes.simplify import arithmetic, branches, layout, sequences
 from irgrad.pipeline import Pass
 from irgrad.rewrite import rewrite
 
@@ -28,7 +28,7 @@ class Canonicalize(Pass):
     signed_zeros: bool = True
 
     def run(self, graph: Graph) -> bool:
-        rules = [*branches.RULES, *arithmetic.RULES, *layout.RULES]
+        rules = [*branches.RULES, *sequences.RULES, *arithmetic.RULES, *layout.RULES]
         if not self.signed_zeros:
             rules += arithmetic.SIGNED_ZERO_RULES
         changed = False

@@ -112,7 +112,7 @@ def _replace(graph: Graph, node: Node, kept: Node) -> bool:
     for old, new in zip(node.outputs, kept.outputs, strict=True):
         take_place(old, new)
     if _ROLES.index(node.role) < _ROLES.index(kept.role):
-        kept.role, kept.origin = node.role, node.origin
+        kept.role, kept.origin, kept.rule, kept.expansion = node.role, node.origin, node.rule, node.expansion
     if not named:
         graph.erase(node)
     return True

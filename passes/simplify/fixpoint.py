@@ -11,7 +11,7 @@ from irgrad.passes.simplify.canonicalize import Canonicalize
 from irgrad.passes.simplify.cse import CommonSubexpressions
 from irgrad.passes.simplify.dce import DeadCode
 from irgrad.passes.simplify.fold import Fold
-from irgrad.pipeline import Pass
+from irgrad.pipeline import Pass, run_pass
 from irgrad.runtime.specialise import FOLD_LIMIT
 
 __all__ = ["Simplify"]
@@ -44,7 +44,7 @@ class Simplify(Pass):
         for _ in range(self.rounds):
             again = False
             for pass_ in passes:
-                again |= pass_.run(graph)
+                again |= run_pass(pass_, graph)
             changed |= again
             if not again:
                 break

@@ -20,6 +20,8 @@ __all__ = ["Fold"]
 class Fold(Pass):
     """Replace nodes whose results are known by constants: those that follow from shapes, and those that read constants only.
 
+    Such a constant that a subgraph captures becomes one of its own, so that more follows inside.
+
     Parameters are no constants here, random numbers stay to be drawn, and a node that fails is left to fail when it runs.
 
     Attributes:
@@ -33,11 +35,30 @@ class Fold(Pass):
         changed = False
         for inner in graph.walk():
             for node in inner.nodes():
+                changed |= bool(node.subgraphs) and self._hand_in(node)
                 arrays = self._results(node)
                 if arrays is not None:
                     _replace(inner, node, arrays)
                     changed = True
         return changed
+
+    def _hand_in(self, node: Node) -> bool:
+        """Put the constants that subgraphs of a node capture into them."""
+        count = int(node.attr("captured", 0))
+        first = len(node.inputs) - count
+        known = {k: v.constant for k, v in enumerate(node.inputs[first:]) if v is not None and not v.is_parameter}
+        handed = {k: array for k, array in known.items() if array is not None and array.size <= self.limit}
+        for inner in node.subgraphs if handed else ():
+            captured = list(inner.inputs.values())[-count:]
+            for k, array in handed.items():
+                constant = inner.add_constant(array)
+                inner.replace_all_uses(captured[k], constant)
+                inner.erase(captured[k])
+                inner.rename(constant, captured[k].name)
+        if handed:
+            node.graph.set_operands(node, [v for k, v in enumerate(node.inputs, -first) if k not in handed])
+            node.attrs["captured"] = count - len(handed)
+        return bool(handed)
 
     def _results(self, node: Node) -> Sequence[np.ndarray] | None:
         types = [value.type for value in node.outputs]

@@ -11,11 +11,10 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from irgrad.errors import ExecutionError, IrgradError, ModelTypeError, UnsupportedOpError
+from irgrad.errors import ExecutionError, IrgradError, ModelTypeError
 from irgrad.frontend import load
 from irgrad.graph import Graph
 from irgrad.ops import subgraphs
-from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.passes.convert_float import ConvertFloat
 from irgrad.runtime import compile
 from irgrad.runtime.specialise import specialise
@@ -437,10 +436,3 @@ def test_copies_do_not_share_subgraphs() -> None:
     read = load(nested())
     ConvertFloat("f64").run(read.copy())
     assert compile(read)({"x": X, "m": integer(2)})["y"].dtype == np.float32
-
-
-@pytest.mark.parametrize(("make", "op"), [(choice, "If"), (decay, "Loop"), (cumulative, "Scan")])
-def test_gradients_are_refused_by_name(make: Callable[[], onnx.ModelProto], op: str) -> None:
-    read = load(make())
-    with pytest.raises(UnsupportedOpError, match=op):
-        Vjp(["x"], [next(iter(read.outputs))]).run(read)

@@ -21,9 +21,9 @@ from irgrad.proto import node_to_proto
 from tests.frontends.old_models import OldCase, check_node, model_of, run
 from tests.frontends.old_network import feeds, network
 from tests.frontends.upgrade_cases import AXES, ELEMENTWISE, INDEX, SHAPE, SOFTMAX, M, X
-from tests.frontends.upgrade_layer_cases import NORM, POOL, RECURRENT, RESIZE, WITHDRAWN
+from tests.frontends.upgrade_layer_cases import ATTENTION, HEADS, MASK, NORM, POOL, RECURRENT, RESIZE, WITHDRAWN
 
-CASES = [*ELEMENTWISE, *AXES, *SHAPE, *SOFTMAX, *INDEX, *NORM, *RESIZE, *POOL, *RECURRENT, *WITHDRAWN]
+CASES = [*ELEMENTWISE, *AXES, *SHAPE, *SOFTMAX, *INDEX, *NORM, *RESIZE, *POOL, *RECURRENT, *ATTENTION, *WITHDRAWN]
 
 # --- every step of every operation is accounted for -------------------------------------------------------------------
 
@@ -193,6 +193,7 @@ FOR_NN = {"coordinate_transformation_mode": "tf_half_pixel_for_nn"}
         (OldCase("Resize", 11, [X, ROI, SCALES], {**FOR_NN, "nearest_mode": "ceil"}), "opset 13 cannot say"),
         (OldCase("ScaledTanh", 1, [X], {"alpha": 1.0}), "lacks the attribute 'beta'"),
         (OldCase("Affine", 10, [X]), "has been withdrawn by then"),
+        (OldCase("Attention", 23, [*HEADS[:3], MASK.T[:, :2]]), "Expand"),
     ],
     ids=lambda value: value.name if isinstance(value, OldCase) else None,
 )

@@ -206,6 +206,37 @@ RECURRENT = [
     OldCase("LSTM", 1, [STEPS, *weights(4)], {"hidden_size": 5, "output_sequence": 1}, lstm, outputs=3, rtol=1e-5),
 ]  # fmt: skip
 
+# --- attention --------------------------------------------------------------------------------------------------------
+
+HEADS = [np.random.default_rng(k).standard_normal((1, 2, 3, 4)).astype(F32) for k in range(5)]
+MASK = floats(1, -2, 0.5)[:, None]
+
+
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any = 0.0, *past: np.ndarray) -> np.ndarray:
+    if past:
+        k, v = np.concatenate([past[0], k], 2), np.concatenate([past[1], v], 2)
+    weights = np.exp(q @ k.swapaxes(2, 3) / 2 + mask)
+    return np.asarray(weights / weights.sum(-1, keepdims=True) @ v)
+
+
+def packed_attention(*operands: np.ndarray) -> np.ndarray:
+    by_head = [x.reshape(1, 3, 2, 4).swapaxes(1, 2) for x in operands[:3]]
+    return attention(*by_head, *operands[3:]).swapaxes(1, 2).reshape(1, 3, 8)
+
+
+PACKED = [x.swapaxes(1, 2).reshape(1, 3, 8) for x in HEADS[:3]]
+TOLD = {"q_num_heads": 2, "kv_num_heads": 2}
+
+ATTENTION = [
+    OldCase("Attention", 23, [*HEADS[:3], MASK], {}, attention, id="column", rtol=1e-5),
+    OldCase("Attention", 23, [*HEADS[:3], MASK.T], {}, attention, id="row", rtol=1e-5),
+    OldCase("Attention", 23, [*HEADS[:3], floats(2)], {}, attention, id="one number", rtol=1e-5),
+    OldCase("Attention", 23, [*HEADS[:3], MASK, *HEADS[3:]], {}, attention, id="past", rtol=1e-5),
+    OldCase("Attention", 23, [*PACKED, MASK], TOLD, packed_attention, id="packed", rtol=1e-5),
+    OldCase("Attention", 23, HEADS[:3], TOLD, attention, id="heads told twice", rtol=1e-5),
+    OldCase("Attention", 24, HEADS[:3], TOLD, attention, id="heads told twice", rtol=1e-5),
+]  # fmt: skip
+
 # --- withdrawn --------------------------------------------------------------------------------------------------------
 
 

@@ -142,10 +142,28 @@ def prelu() -> list[Case]:
     return cases
 
 
+def swiglu() -> list[Case]:
+    gate, linear = X, rng(34).standard_normal(X.shape)
+
+    def oracle(alpha: float = 1.0) -> Any:
+        return lambda a, z: (a.astype(np.float64) * sigmoid(alpha * a.astype(np.float64)) * z).astype(a.dtype)
+
+    cases = [Case("SwiGLU", [gate, linear], {"alpha": a}, id=f"alpha-{a}", oracle=oracle(a)) for a in (1.7, -0.5, 0.0)]
+    cases += [
+        Case("SwiGLU", [gate, linear], oracle=oracle()),
+        Case("SwiGLU", [gate, linear], id="by-gate", wrt=[0], oracle=oracle()),
+        Case("SwiGLU", [gate, linear], id="by-linear", wrt=[1], oracle=oracle()),
+    ]
+    for dtype, rtol in ((np.float32, 1e-5), (np.float16, 1e-3)):
+        operands = [gate.astype(dtype), linear.astype(dtype)]
+        cases.append(Case("SwiGLU", operands, id=np.dtype(dtype).name, oracle=oracle(), rtol=rtol))
+    return cases
+
+
 INTEGERS = [
     *(Case("Relu", [np.array([-3, 0, 5]).astype(t)], id=t.name, order=0) for t in SIGNED),
     *(Case("Shrink", [np.array([-3, 0, 5]).astype(t)], {"lambd": 1.5, "bias": 1.5}, id=t.name, order=0) for t in SIGNED),
     Case("Shrink", [np.array([3, 0, 5], np.uint8)], {"bias": 2.0}, id="uint8", order=0),
 ]
 
-CASES = [*plain(), *parametric(), *prelu(), *INTEGERS]
+CASES = [*plain(), *parametric(), *prelu(), *swiglu(), *INTEGERS]

@@ -182,20 +182,12 @@ BITS = [
     Case("BitCast", [X], {"to": elem("float64")}, id="no-change"),
 ]
 
-YES, NO = np.array(True), np.array(False)
 SAME = [
     Case("Identity", [X]),
     Case("Identity", [np.array(2.0, np.float32)], id="scalar"),
     Case("Identity", [np.array([1, 2])], id="int64", order=0),
     Case("Identity", [np.array(["1", "2"], object)], id="text", order=0),
     Case("irgrad.StopGradient", [X], order=0, oracle=lambda x: x),
-    Case("Dropout", [X], id="bare"),
-    Case("Dropout", [X, np.array(0.3), NO], id="inference"),
-    Case("Dropout", [X, None, NO], id="inference-without-ratio"),
-    Case("Dropout", [X, np.array(0.3)], {"seed": 7}, outputs=2, id="mask", wrt=[0]),
-    Case("Dropout", [X.astype(np.float32), np.array(0.3), NO], outputs=2, id="mask-inference", wrt=[0]),
-    Case("Dropout", [X.astype(np.float16)], outputs=2, id="mask-float16"),
-    Case("Dropout", [X, np.array(0.0), YES], id="training-that-drops-nothing", order=0),
 ]
 
 CASES = [*numeric(), *float8(), *OTHER, *STRINGS, *BITS, *SAME]

@@ -226,6 +226,14 @@ ADJOINTS = [
         id="same_upper",
         oracle=weight_grad(begins=(0, 1), strides=(4, 3), dilations=(1, 2)),
     ),
+    Case(
+        "irgrad.ConvWeightGrad",
+        [images(1, 4, 0), images(1, 2, 1), S([2, 2, 1])],
+        {"pads": (1, 0), "group": 2},
+        id="groups_of_nothing",
+        order=0,
+        oracle=weight_grad(group=2, begins=(1,), strides=(1,), dilations=(1,)),
+    ),
 ]
 
 CASES = CONV + CONV_TRANSPOSE + ADJOINTS

@@ -33,15 +33,16 @@ A = rng(53).standard_normal((5, 2))
 
 CASES = [
     *(
-        Case(op, [X, np.array(axis)], attrs, id=f"{id}-{axis}", dynamic=op == "CumSum")
+        Case(op, [X, np.array(axis)], attrs, id=f"{id}-{axis}")
         for op in ("CumSum", "CumProd")
         for id, attrs in MODES.items()
         for axis in (1, -1)
     ),
-    *(Case("CumProd", [ZEROS, np.array(1)], attrs, id=f"zeros-{id}", dynamic=False) for id, attrs in MODES.items()),
+    *(Case("CumProd", [ZEROS, np.array(1)], attrs, id=f"zeros-{id}") for id, attrs in MODES.items()),
     Case("CumProd", [ZEROS[1], np.array(0)], id="vector"),
     Case("CumSum", [X.astype(np.float32), np.array(2)], id="f32"),
-    Case("CumProd", [X.astype(np.float32), np.array(2)], id="f32", dynamic=False),
+    Case("CumProd", [X.astype(np.float32), np.array(2, np.int32)], id="f32"),
+    Case("CumProd", [X, np.array(0)], {"reverse": 1}, id="first-axis"),
     *(Case(op, [np.array([[3, -7, 2]]), np.array(1)], {"exclusive": 1}, id="i64", order=0) for op in ("CumSum", "CumProd")),
     *(Case(op, [np.zeros((0, 2)), np.array(0)], {"exclusive": 1}, id="of-nothing", order=0) for op in ("CumSum", "CumProd")),
     Case(

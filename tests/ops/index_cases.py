@@ -49,6 +49,20 @@ CASES = [
         )
         for axis in (0, 1)
     ),
+    *(
+        Case(
+            "irgrad.GatherGrad",
+            [
+                rng(1).standard_normal((*X.shape[:axis], 2, *X.shape[axis + 1 :])),
+                np.array([2, -1], np.int32),
+                np.array(X.shape),
+            ],
+            {"axis": axis},
+            id=f"i32-axis-{axis}",
+            oracle=gather_grad(axis),
+        )
+        for axis in (0, 1)
+    ),
     Case(
         "irgrad.GatherGrad",
         [rng(1).standard_normal((3, 4)), np.array(1), np.array(X.shape)],

@@ -33,6 +33,7 @@ JOINED = [
     Case("Split", [X, np.array([3, 0, 1])], {"axis": -1}, outputs=3, id="sizes-with-0"),
     Case("Split", [X], {"num_outputs": 2, "axis": 2}, outputs=2, id="equal"),
     Case("Split", [X], {"num_outputs": 2, "axis": 1}, outputs=2, id="uneven"),
+    Case("Split", [X[:, :2]], {"num_outputs": 3, "axis": 1}, outputs=3, id="uneven-last-empty"),
     Case("Split", [X], {"num_outputs": 2}, outputs=2, id="default-axis"),
     Case("Split", [X], {"num_outputs": 1}, outputs=1, id="whole"),
     Case("Split", [X], {"num_outputs": 3, "axis": 1}, outputs=3, wanted=[1], id="one-wanted"),
@@ -58,6 +59,7 @@ TRIANGLES = [
         for upper, id in ((1, "upper"), (0, "lower"))
         for k in (-1, 2, 7)
     ),
+    Case("Trilu", [SQUARES.swapaxes(1, 2), np.array([1])], {"upper": 0}, id="tall"),
     Case("Trilu", [SQUARES.astype(np.float32)], id="f32"),
     Case("Trilu", [np.ones((3, 3), np.bool_), np.array(1)], id="bool", order=0),
     Case("Trilu", [np.ones((3, 3), np.int64)], id="i64", order=0),
@@ -116,6 +118,7 @@ REVERSED = [
         {"batch_axis": 0, "time_axis": 1},
         id="batch-first",
     ),
+    Case("ReverseSequence", [X[0], np.array([1, 0, 4])], {"batch_axis": 0, "time_axis": 1}, id="matrix"),
     Case(
         "ReverseSequence",
         [X[..., 0].astype(np.float32), np.array([0, 3])],

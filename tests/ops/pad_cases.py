@@ -1,4 +1,4 @@
-"""Cases of irgrad/ops/pad.py, and CenterCropPad, whose function body is made of what is there."""
+"""Cases of irgrad/ops/pad.py."""
 
 from __future__ import annotations
 
@@ -95,6 +95,16 @@ COPIES = [
         )
         for mode in ("edge", "reflect", "wrap")
     ),
+    *(
+        Case(
+            "Pad",
+            [X, np.array([1, -1, 2, -3])],
+            {"mode": mode},
+            id=f"{mode}-of-nothing-left",
+            oracle=cropped_and_padded(mode, [slice(0, 3), slice(1, 1)], [(1, 2), (0, 0)]),
+        )
+        for mode in ("edge", "reflect", "wrap")
+    ),
     Case("Pad", [X, np.array([0, 1, 0, 1]), FILL], {"mode": "edge"}, id="edge-with-value"),
     Case("Pad", [X.astype(np.float32), np.array([0, 1, 0, 1])], {"mode": "reflect"}, id="reflect-f32"),
     Case("Pad", [np.array([1, 2, 3]), np.array([1, 1])], {"mode": "wrap"}, id="wrap-i64", order=0),
@@ -102,9 +112,17 @@ COPIES = [
 ]
 
 CROPPED = [
-    Case("CenterCropPad", [X, np.array([2, 7])], id="both"),
+    *(
+        Case("CenterCropPad", [X, np.array(sizes)], id=f"to-{sizes[0]}x{sizes[1]}")
+        for sizes in ((2, 7), (1, 1), (6, 9), (2, 3))
+    ),
+    Case("CenterCropPad", [X, np.array([3, 4])], id="as-it-is"),
     Case("CenterCropPad", [X, np.array([5])], {"axes": (1,)}, id="axes"),
+    Case("CenterCropPad", [IMAGE, np.array([7, 2], np.int32)], {"axes": (-1, 2)}, id="axes-in-any-order"),
+    Case("CenterCropPad", [X, np.array([0, 4])], id="to-nothing", order=0, oracle=lambda x, sizes: x[:0]),
     Case("CenterCropPad", [X.astype(np.float32), np.array([1, 3])], id="f32"),
+    Case("CenterCropPad", [np.array([True, False]), np.array([5])], id="bool", order=0),
+    Case("CenterCropPad", [np.arange(6), np.array([3])], id="i64", order=0),
 ]
 
 CASES = [*CONSTANT, *COPIES, *CROPPED]

@@ -1,8 +1,8 @@
 """Cases of irgrad/ops/resize.py.
 
 Operands that are floating-point are inputs of a case's graph, so that scales and roi are given at run time here; constant
-ones are in test_resize.py. A case with scales has order 1: positions are not differentiated, but the check of the second
-order moves every input.
+ones are in test_resize.py. A case with whole scales, or with a roi that ends at the border, is differentiated by X only: any
+step in some direction changes the size of the result, or leaves the image. POSITIONS are the cases where that is not so.
 """
 
 from __future__ import annotations
@@ -182,6 +182,53 @@ def half_pixel(k: int, new: int, old: int) -> dict[int, float]:
     return {below: 1 - (place - below), below + 1: place - below}
 
 
+ROI = {"inside": np.array([0.12, 0.32, 0.83, 0.94]), "beyond": np.array([-0.33, 0.22, 0.71, 1.43])}
+PLANE = rng(8).standard_normal((2, 4, 5))
+
+
+def placed(operands: Sequence[Any], order: int, id: str, oracle: Any = None, **attrs: Any) -> Case:
+    oracle = oracle or reference(attrs)
+    return Case("Resize", [PLANE, *operands], attrs, id=f"positions-{id}", order=order, oracle=oracle)
+
+
+POSITIONS = [
+    *(
+        placed([roi, None, np.array(sizes)], 2, f"{mode}-{where}-{sizes}", mode=mode, axes=(1, 2), **CROP)
+        for mode in ("nearest", "linear", "cubic")
+        for where, roi in ROI.items()
+        for sizes in ((3, 7), (6, 2))
+    ),
+    placed([ROI["inside"], None, np.array([1, 3])], 2, "one", mode="linear", axes=(1, 2), **CROP),
+    placed(
+        [ROI["inside"], np.array([1.375, 0.90625])],
+        2,
+        "crop-scales",
+        lambda x, roi, _: reference({"mode": "linear", "axes": (1, 2), **CROP})(x, roi, None, np.array([5, 4])),
+        mode="linear",
+        axes=(-2, -1),
+        **CROP,
+    ),
+    placed([np.array([0.1, 0.3, 0.05, 0.9, 0.8, 0.9]), None, np.array([3, 3, 4])], 1, "all-axes", mode="linear", **CROP),
+    *(
+        placed([None, np.array(factors)], 2, f"{mode}-{mapping}-{factors}", **{**given, "axes": (1, 2)})
+        for mode in ("nearest", "linear", "cubic")
+        for mapping in MAPPINGS
+        if mapping != "align_corners"
+        for factors in ((1.375, 0.90625), (0.625, 2.3125))
+        for given in [{"mode": mode, "coordinate_transformation_mode": mapping}]
+    ),
+    placed([None, np.array([1.75])], 2, "one-axis", mode="linear", axes=(2,)),
+    placed(
+        [None, np.array([1.375, 0.3125])],
+        2,
+        "pytorch-one",
+        lambda x, _, scales: reference({"mode": "linear", "axes": (1,)})(x[:, :, :1], None, scales[:1]),
+        mode="linear",
+        coordinate_transformation_mode="pytorch_half_pixel",
+        axes=(1, 2),
+    ),
+]
+
 AXES = [
     case([7, 3], mode="linear", axes=(2, 3)),
     case([7], mode="cubic", axes=(1,)),
@@ -262,4 +309,4 @@ GRADIENTS = [
     gradient((3, 2), (0, 4), "of-nothing", mode="linear"),
 ]
 
-CASES = [*MODES, *CROPPED, *SCALED, *AXES, *DTYPES, *GRADIENTS]
+CASES = [*MODES, *CROPPED, *SCALED, *POSITIONS, *AXES, *DTYPES, *GRADIENTS]

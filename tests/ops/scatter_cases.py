@@ -131,10 +131,13 @@ CASES = [
         for id, mode, starts in (
             ("start", "linear", None),
             ("somewhere", "linear", np.array([2, 0])),
+            ("start", "circular", None),
             ("somewhere", "circular", np.array([3, 1])),
         )
     ),
     Case("TensorScatter", [CACHE, CACHE[:, 1:] + 1, np.array([1, 0])], {"axis": 1}, id="first-axis"),
+    Case("TensorScatter", [CACHE, CACHE[..., :1] + 1, np.array([1, 0])], {"axis": -1}, id="last-axis"),
+    Case("TensorScatter", [CACHE, CACHE + 1, np.array([2, 3])], {"mode": "circular"}, id="all-of-the-cache"),
     Case("TensorScatter", [CACHE[:, 0], CACHE[:, 0, :1] + 1, np.array([1, 3])], id="update-only", wrt=[1]),
     Case("TensorScatter", [CACHE[:, 0, :, 0], CACHE[:, 0, :2, 0] + 1], {"axis": 1}, id="matrix"),
     Case("TensorScatter", [CACHE.astype(np.float32), CACHE[:, :, :1].astype(np.float32) + 1], id="f32"),

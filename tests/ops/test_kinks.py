@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from irgrad.builder import Builder
-from irgrad.errors import ExecutionError, IrgradError, UnsupportedOpError
+from irgrad.errors import IrgradError, UnsupportedOpError
 from irgrad.graph import Graph
 from irgrad.op import find_op
 from irgrad.passes.autodiff.derivatives import Vjp
@@ -165,6 +165,20 @@ def test_pow_of_a_negative_base_has_no_gradient_by_its_exponent() -> None:
     assert np.isnan(by_exponent)
 
 
+def test_pow_of_a_negative_base_by_whole_and_broken_exponents() -> None:
+    """Between whole exponents the power of a negative base is NaN, so that nothing can be told by the exponent."""
+    exponents = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 0.5])
+    by_base, by_exponent = gradients("Pow", [np.full(6, -2.0), exponents], wrt=(0, 1))
+    np.testing.assert_array_equal(by_base, [-0.25, 0, 1, -4, 12, NAN])
+    np.testing.assert_array_equal(by_exponent, np.full(6, NAN))
+
+
+def test_negative_powers_of_zero_have_an_infinite_gradient_by_the_base_and_none_by_the_exponent() -> None:
+    by_base, by_exponent = gradients("Pow", [np.zeros(2), np.array([-1.0, -2.0])], wrt=(0, 1))
+    np.testing.assert_array_equal(by_base, [-INF, -INF])
+    np.testing.assert_array_equal(by_exponent, [NAN, NAN])
+
+
 def test_pow_mixes_second_derivatives_at_exponent_zero() -> None:
     """Of x^y by x and by y there, that is 1 / x."""
     graph = graph_of("Pow", [np.array([4.0]), np.array([0.0])])
@@ -183,6 +197,15 @@ def test_mod_counts_as_often_as_it_subtracts(fmod: int) -> None:
     x, y = np.array([1.0]), np.array([0.1])  # 0.1 is a little more than a tenth, which the quotient rounds away
     assert x / y == 10
     assert gradients("Mod", [x, y], wrt=(1,), fmod=fmod)[0] == -9
+
+
+@pytest.mark.parametrize(("fmod", "expected"), [(0, [-2, 3, 3, -2]), (1, [-2, 2, 2, -2])], ids=["floor", "truncate"])
+def test_mod_of_negative_operands(fmod: int, expected: list[int]) -> None:
+    """The quotient is rounded down (fmod=0, the sign of the divisor) or towards zero (fmod=1, the sign of the dividend)."""
+    x, y = np.array([5.0, -5.0, 5.0, -5.0]), np.array([2.0, 2.0, -2.0, -2.0])
+    by_dividend, by_divisor = gradients("Mod", [x, y], wrt=(0, 1), fmod=fmod)
+    np.testing.assert_array_equal(by_dividend, np.ones(4))
+    np.testing.assert_array_equal(by_divisor, expected)
 
 
 def test_no_gradient_through_integers() -> None:
@@ -215,32 +238,6 @@ def test_stop_gradient_stops_and_lowers_to_identity() -> None:
     (node,) = [n for n in graph.nodes() if n.op.name == "StopGradient"]
     expand(graph, node)
     assert sorted(n.op.name for n in graph.nodes()) == ["Identity", "Mul"]
-
-
-DATA = np.array([1.0, -2.0])
-
-
-def test_training_dropout_is_refused_by_rule_and_kernel() -> None:
-    graph = graph_of("Dropout", [DATA, np.array(0.5), np.array(True)], fixed=(1, 2))
-    with pytest.raises(ExecutionError, match="training"):
-        compile(graph)({"x0": DATA})
-    with pytest.raises(UnsupportedOpError, match="training"):
-        Vjp(["x0"]).run(graph)
-
-
-def test_dropout_whose_mode_is_fed() -> None:
-    operands = [DATA, np.array(0.5), np.array(False)]
-    graph = graph_of("Dropout", operands, fixed=(1,))
-    Vjp(["x0"]).run(graph)
-    run = compile(graph)
-    feeds = {**feeds_of(graph, operands), "y0_cotangent": np.array([3.0, 4.0])}
-    np.testing.assert_array_equal(run(feeds)["x0_grad"], [3.0, 4.0])
-    with pytest.raises(ExecutionError, match="training"):
-        run({**feeds, "x2": np.array(True)})
-
-
-def test_training_dropout_that_drops_nothing_passes_the_cotangent() -> None:
-    assert gradients("Dropout", [DATA, np.array(0.0), np.array(True)], fixed=(1, 2))[0].tolist() == [1, 1]
 
 
 # --- one output returned twice ----------------------------------------------------------------------------------------

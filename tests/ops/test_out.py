@@ -29,7 +29,7 @@ def test_writes_where_it_is_told(case: Case) -> None:
     call = typed_call(node)
     if not all(isinstance(type, TensorType) for type in (*call.inputs, *call.outputs) if type is not None):
         pytest.skip("sequences have no place of their own")
-    operands = [None if a is None else np.array(a) for a in case.inputs]
+    operands = [None if a is None else a.copy() for a in case.operands()]
     for operand in operands:
         if operand is not None:
             operand.flags.writeable = False

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irgrad.errors import ExecutionError, UnsupportedOpError
+from irgrad.builder import Builder
+from irgrad.errors import ExecutionError, IrgradError, UnsupportedOpError
+from irgrad.graph import Graph
 from irgrad.runtime import compile
+from irgrad.types import TensorType
 from tests.ops.test_kinks import feeds_of, gradients, graph_of
 
 
@@ -90,3 +93,13 @@ def test_what_cannot_be_done_says_so() -> None:
         run("Pad", np.zeros(3), np.array([-2, -2]))
     with pytest.raises(UnsupportedOpError, match="the reduction 'mean' is none of none, add, mul, min, max"):
         gradients("ScatterElements", [np.zeros(3), np.array([0]), np.ones(1)], fixed=[1], reduction="mean")
+
+
+def test_too_few_elements_for_the_parts_of_a_split_are_refused() -> None:
+    """One element in three parts would be parts of 1, 1 and −1."""
+    graph = Graph("split")
+    x = graph.add_input("x", TensorType(np.dtype(np.float64), (None,)))
+    graph.set_outputs({f"y{k}": part for k, part in enumerate(Builder(graph).multi("Split", x, outputs=3, num_outputs=3))})
+    assert [part.size for part in compile(graph)({"x": np.zeros(2)}).values()] == [1, 1, 0]
+    with pytest.raises(IrgradError, match="of which only the last is smaller"):
+        compile(graph)({"x": np.zeros(1)})

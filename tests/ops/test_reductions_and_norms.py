@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irgrad.errors import ExecutionError, UnsupportedOpError
+from irgrad.builder import Builder
+from irgrad.errors import ExecutionError
+from irgrad.gradcheck import check_grads
 from irgrad.graph import Graph, Role
 from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.runtime import compile
+from irgrad.types import TensorType
 from tests.ops.harness import Case
 
 
-def joint(op: str, *inputs: Any, wrt: str = "x0", dynamic: bool = False, **attrs: Any) -> tuple[Graph, Case]:
+def joint(op: str, *inputs: Any, wrt: str = "x0", **attrs: Any) -> tuple[Graph, Case]:
     case = Case(op, inputs, attrs)
-    graph = case.graph(dynamic=dynamic)
+    graph = case.graph()
     Vjp([wrt]).run(graph)
     return graph, case
 
@@ -71,9 +74,16 @@ def test_label_out_of_range_is_refused(op: str, label: int) -> None:
         compile(graph)(case.feeds(graph))
 
 
-def test_axis_of_a_cumulative_product_must_be_known() -> None:
-    with pytest.raises(UnsupportedOpError, match="make the axis a constant"):
-        joint("CumProd", np.ones((2, 3)), np.array(1), dynamic=True)
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_a_cumulative_product_of_unknown_rank_along_an_axis_that_is_fed(axis: int) -> None:
+    graph = Graph("product")
+    x, position = (
+        graph.add_input("x", TensorType(np.dtype(float), None)),
+        graph.add_input("axis", TensorType(np.dtype(int), ())),
+    )
+    graph.set_outputs({"y": Builder(graph).op("CumProd", x, position)})
+    for shape in ((2, 3), (2, 3, 2)):
+        check_grads(graph, {"x": np.random.default_rng(0).uniform(0.5, 1.5, shape), "axis": np.array(axis)}, ["x"])
 
 
 CHANNELS = [np.ones(3, np.float32) for _ in range(4)]

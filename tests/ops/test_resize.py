@@ -132,3 +132,15 @@ def test_ratio_of_unknown_sizes_in_standard_operations() -> None:
     (node,) = [node for node in graph.nodes() if node.op is find_op("ResizeGrad", "irgrad")]
     with pytest.raises(UnsupportedOpError, match="aspect ratio"):
         expand(graph, node)
+
+
+@pytest.mark.parametrize("mapping", ["align_corners", "half_pixel", "tf_crop_and_resize"])
+def test_scales_of_an_antialiased_resize_have_no_gradient(mapping: str) -> None:
+    """They widen the filter in every mode: zero, which they have without antialias where they move nothing, is wrong."""
+    graph = Graph("resize")
+    x = graph.add_input("x", TensorType(np.dtype(np.float64), (5,)))
+    scales = graph.add_input("scales", TensorType(np.dtype(np.float32), (1,)))
+    attrs = {"mode": "linear", "antialias": 1, "coordinate_transformation_mode": mapping}
+    graph.set_outputs({"y": Builder(graph).op("Resize", x, np.array([0.1, 0.9], np.float32), scales, **attrs)})
+    with pytest.raises(UnsupportedOpError, match="no cotangent of roi or scales with antialias"):
+        Vjp(["scales"], ["y"]).run(graph)

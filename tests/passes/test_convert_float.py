@@ -35,6 +35,19 @@ def test_operands_of_one_dtype_only_stay() -> None:
     assert shapes == [4, 6, 12]
 
 
+def test_a_cast_to_float64_is_converted() -> None:
+    graph = Graph()
+    n, x = (
+        graph.add_input("n", TensorType(np.dtype(np.int64), ())),
+        graph.add_input("x", TensorType(np.dtype(np.float64), ())),
+    )
+    with Builder(graph) as b:
+        graph.set_outputs({"y": x * b.cast(n, np.dtype(np.float64))})
+    ConvertFloat("f32").run(graph)
+    verify(graph)
+    assert compile(graph)({"n": np.array(3), "x": np.float32(2)})["y"] == np.float32(6)
+
+
 def test_results_of_one_dtype_only_are_cast() -> None:
     graph = Graph()
     x = graph.add_input("x", TensorType(F32, (3,)))

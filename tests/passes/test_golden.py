@@ -12,7 +12,6 @@ IRGRAD_UPDATE_GOLDEN=1 writes the results anew; look at the difference before yo
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -23,12 +22,12 @@ from irgrad.graph import Graph
 from irgrad.pipeline import Pipeline
 from irgrad.plausible import plausible_feeds
 from irgrad.runtime import compile
-from irgrad.text import parse_text, to_text
+from irgrad.testing import assert_ir
+from irgrad.text import parse_text
 from irgrad.verify import verify
 
 FOLDER = Path(__file__).parent.parent / "golden"
 CASES = sorted(path for path in FOLDER.rglob("*.ir") if not path.name.endswith(".out.ir"))
-UPDATE = os.environ.get("IRGRAD_UPDATE_GOLDEN") == "1"
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, np.inf, -np.inf, np.nan]
 
 
@@ -56,10 +55,7 @@ def test_result(path: Path) -> None:
     verify(graph, types=True)
     result = pipeline(path, text).apply(graph)
     verify(result, types=True)
-    printed = to_text(result, "full")
-    if UPDATE:
-        expected(path).write_text(printed, encoding="utf-8")
-    assert printed == expected(path).read_text(encoding="utf-8")
+    assert_ir(result, expected(path))
 
 
 @pytest.mark.parametrize("path", CASES, ids=map(name, CASES))

@@ -44,6 +44,26 @@ def test_a_node_that_cannot_run_fails_by_name_and_only_where_it_is_needed() -> N
         compile(graph)({"x": np.ones(2, np.float32)})
 
 
+@pytest.mark.parametrize("kept", [2, 1])
+def test_shapes_that_only_data_decides_are_checked_when_they_are_known(kept: int) -> None:
+    """numpy would broadcast a single batch of keys, or leave regions out for which no image is told."""
+    graph = Graph("data")
+    x = graph.add_input("x", TensorType(np.dtype(np.float64), (2, 1, 3, 4)))
+    regions = graph.add_input("regions", TensorType(np.dtype(np.float64), (2, 4)))
+    keep = graph.add_input("keep", TensorType(np.dtype(np.bool_), (2,)))
+    b = Builder(graph)
+    keys, images = (b.op("Compress", v, keep, axis=0) for v in (x, b.constant(np.array([0, 1]))))
+    results = [b.op("Attention", x, keys, keys), b.op("RoiAlign", x, regions, images)]
+    feeds = {"x": np.ones((2, 1, 3, 4)), "regions": np.ones((2, 4)), "keep": np.arange(2) < kept}
+    for result, message in zip(results, ("different batch sizes: 1, 2", "for each of the regions"), strict=True):
+        graph.set_outputs({"y": result})
+        if kept == 2:
+            assert compile(graph)(feeds)["y"].shape[0] == 2
+            continue
+        with pytest.raises(ExecutionError, match=message):
+            compile(graph)(feeds)
+
+
 def test_a_parameter_that_decides_a_shape_cannot_be_fed() -> None:
     graph, b = graph_of("N", 1, 2, 2)
     scales = graph.add_constant(np.array([1, 1, 2, 2], np.float32), "scales", parameter=True)

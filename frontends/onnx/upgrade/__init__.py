@@ -8,6 +8,7 @@ first. A change that only admits more (element types, an optional attribute whos
 from __future__ import annotations
 
 from irgrad.frontends.onnx.upgrade import (  # noqa: F401 - each registers its adapters
+    attention,
     axes,
     control,
     elementwise,

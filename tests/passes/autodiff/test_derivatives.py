@@ -19,6 +19,7 @@ from irgrad.errors import AdjointError, PassError, UnsupportedOpError
 from irgrad.gradcheck import check_grads
 from irgrad.graph import Graph, Value
 from irgrad.types import Shape
+from irgrad.verify import verify
 
 FLOAT, DOUBLE, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64
 
@@ -322,6 +323,52 @@ def test_gradient_op_at_other_values_and_of_second_order() -> None:
     np.testing.assert_allclose(results["dy"], 3 * x**2, rtol=1e-6)
     np.testing.assert_allclose(results["ddy"], 6 * x, rtol=1e-6)
     np.testing.assert_allclose(results["dy_other"], 3 * other**2, rtol=1e-6)
+
+
+def test_gradient_op_of_independent_variables() -> None:
+    """By definition, y is a function of the tensors that xs and zs name: what one is computed from the others is no path."""
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["h"]),
+        helper.make_node("Mul", ["h", "x"], ["y"]),
+        gradient_node(["x", "h"], ["both_x", "both_h"], xs=["x", "h"], y="y"),
+        gradient_node(["x", "h"], ["fixed_x"], xs=["x"], zs=["h"], y="y"),
+        gradient_node(["x"], ["moved_h"], xs=["h"], y="y"),
+        gradient_node(["x"], ["unused"], xs=["other"], y="y"),
+    ]
+    names = ["both_x", "both_h", "fixed_x", "moved_h", "unused"]
+    proto = model(nodes, {"x": [2], "other": [2]}, {name: [2] for name in names})
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.preview.training", 1))
+    graph = ig.load(proto)
+    x = np.array([2.0, -1.0], np.float32)
+    results = ig.compile(graph)({"x": x, "other": x})
+    for name, want in zip(names, (x**2, x, x**2, x, 0 * x), strict=True):
+        np.testing.assert_allclose(results[name], want, rtol=1e-6, err_msg=name)
+
+
+def test_gradient_op_at_other_values_through_a_subgraph() -> None:
+    branches = {
+        f"{kind}_branch": helper.make_graph(
+            [helper.make_node(op, ["x", "x"], [f"{kind}_y"])],
+            kind,
+            [],
+            [helper.make_tensor_value_info(f"{kind}_y", FLOAT, [2])],
+        )
+        for kind, op in (("then", "Mul"), ("else", "Add"))
+    }
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Cast", ["total"], ["positive"], to=onnx.TensorProto.BOOL),
+        helper.make_node("If", ["positive"], ["y"], **branches),
+        gradient_node(["other"], ["dy"], xs=["x"], y="y"),
+    ]
+    proto = model(nodes, {"x": [2], "other": [2]}, {"y": [2], "dy": [2]})
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.preview.training", 1))
+    graph = ig.load(proto)
+    verify(graph, types=True)
+    x, other = np.zeros(2, np.float32), np.array([3.0, 0.5], np.float32)
+    results = ig.compile(graph)({"x": x, "other": other})
+    np.testing.assert_allclose(results["y"], 0 * x)
+    np.testing.assert_allclose(results["dy"], 2 * other, rtol=1e-6)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

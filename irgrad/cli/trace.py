@@ -1,0 +1,154 @@
+"""``irgrad trace``: a run step by step, with what each value is like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from irgrad import api
+from irgrad.cli.common import (
+    Steps,
+    counted,
+    load_model,
+    model_argument,
+    parse_wrt,
+    refuse_early,
+    rows_option,
+    seed_option,
+    show,
+    show_table,
+)
+from irgrad.cli.running import Joint, described, feed_options, gradient_options, made_feeds, save_arrays
+from irgrad.cli.tables import Table
+from irgrad.errors import ExecutionError, UsageError
+from irgrad.passes.loss import Loss
+from irgrad.tracing import Step, Trace, TracedValue, trace
+
+__all__ = ["command"]
+
+
+@click.command("trace", short_help="Run a model step by step.")
+@model_argument
+@click.option("--grad", is_flag=True, help="Run the joint graph, with the backward nodes.")
+@gradient_options
+@feed_options
+@seed_option
+@click.option("--nan", is_flag=True, help="Stop at the first node that makes a NaN or an Inf out of finite operands.")
+@click.option(
+    "--node", "patterns", multiple=True, metavar="PATTERN", help='Only nodes of this name or origin, such as "layer1/*".'
+)
+@rows_option("values")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write the values to this file.")
+def command(
+    model: Path | None,
+    example: str | None,
+    grad: bool,
+    wrt: str,
+    loss: str | None,
+    output: str | None,
+    feeds: tuple[str, ...],
+    dims: tuple[str, ...],
+    weights: str | None,
+    seed: int,
+    nan: bool,
+    patterns: tuple[str, ...],
+    rows: int,
+    save: Path | None,
+) -> None:
+    """Run an ONNX model, or with --grad its joint graph, node by node, and show what each value is like.
+
+    The statistics are those of the finite elements. With --nan, what is shown ends with the node to blame, and the exit code
+    is 1; where that is a backward node, its origin is the forward node that it differentiates.
+
+    \b
+    Examples:
+      irgrad trace --example squeezenet --rows 0
+      irgrad trace model.onnx --feed x=x.npy --node "layer1/*" --save values.npz
+      irgrad trace model.onnx --grad --loss cross_entropy --nan
+    """
+    _refuse_without_grad(grad)
+    if save is not None:
+        refuse_early("--save", save, model)
+    seen: list[Step] = []
+    found: Trace | None = None
+    with Steps("load", 3) as steps:
+        graph, label = load_model(model, example)
+        if output is not None and output not in graph.outputs:
+            graph.set_outputs({**graph.outputs, output: graph.value(output)})
+        if loss is not None:
+            graph, output = api.apply(graph, [Loss(loss, output)]), Loss.result
+        steps.next("feeds")
+        arrays, notes = made_feeds(graph, feeds, dims, weights or ("random" if example else "model"), seed)
+        if grad:
+            joint = Joint.of(graph, parse_wrt(wrt), output)
+            graph, arrays = joint.graph, {**arrays, **joint.cotangents(arrays, seed)}
+            notes.append(f"gradient of {joint.what}")
+        steps.next("run")
+        try:
+            found = trace(graph, arrays, nodes=patterns or "*", stop_at_nan=nan, keep=save is not None, on_step=seen.append)
+        except ExecutionError as error:
+            failure = error
+    show(f"{label}: {described(graph)}")
+    for note in notes:
+        show(f"note: {note}")
+    if found is None:
+        _show_steps(seen, rows, last=True)
+        raise failure
+    for value in found.inputs:
+        if not value.finite:
+            show(f"note: not finite from the start: {value}")
+    _show_steps(seen, rows, last=nan)
+    if save is not None:
+        kept = {value.name: value.array for step in seen for value in step.outputs}
+        save_arrays(save, kept)
+        show(f"saved {counted(len(kept), 'value')} to {save}")
+    if found.culprit is not None:
+        show(found.culprit.complaint)
+        if nan:
+            raise click.exceptions.Exit(1)
+    elif nan:
+        show("no node makes a NaN or an Inf out of finite operands")
+
+
+def _refuse_without_grad(grad: bool) -> None:
+    source = click.get_current_context().get_parameter_source("wrt")
+    if not grad and source is not ParameterSource.DEFAULT:
+        raise UsageError("--wrt is for the joint graph; give --grad too")
+
+
+def _show_steps(steps: Sequence[Step], rows: int, *, last: bool) -> None:
+    """A table of the values of some steps: of all, or of the first or last ones.
+
+    Args:
+        steps: the steps.
+        rows: how many values at most, 0 for all.
+        last: leave out the first ones where there are more, which otherwise are the last ones.
+    """
+    values = [(step, value) for step in steps for value in step.outputs]
+    shown = values if not rows else values[-rows:] if last else values[:rows]
+    left_out = len(values) - len(shown)
+    if left_out and last:
+        show(f"... {left_out:,} before (--rows 0 shows all)")
+    table = Table(
+        "node", "operation", "role", "made for", "value", *(f">{name}" for name in (*_NUMBERS, "zeros", "NaN", "Inf"))
+    )
+    for step, value in shown:
+        table.add_row(step.node, step.op, step.role.value, step.origin or "", f"{value.name}: {value.type}", *_cells(value))
+    show_table(table)
+    if left_out and not last:
+        show(f"... and {left_out:,} more (--rows 0 shows all)")
+
+
+_NUMBERS = ("min", "max", "mean", "std", "norm")
+
+
+def _cells(value: TracedValue) -> list[str]:
+    found = value.statistics
+    if found is None:
+        return [""] * (len(_NUMBERS) + 3)
+    numbers = [getattr(found, name) for name in _NUMBERS]
+    texts = ["" if number is None else f"{number:.4g}" for number in numbers]
+    return [*texts, f"{found.zeros:.0%}", f"{found.nan:,}", f"{found.inf:,}"]

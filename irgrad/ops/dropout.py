@@ -1,0 +1,96 @@
+"""Dropout: y = x · mask / (1 − ratio), where each element of the mask is 1 with probability 1 − ratio; y = x at inference.
+
+Reference: Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks from Overfitting, JMLR 15 (2014).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.graph import Node, Value
+from irgrad.op import ZERO, Call, Kernel, OpTable, Zero
+from irgrad.ops.elementwise import keep_where
+from irgrad.ops.random import below, source_of
+from irgrad.runtime.kernels import accumulation_dtype, deliver_all
+from irgrad.types import is_differentiable
+
+__all__ = ["DATA", "RATIO", "TRAINING", "drops", "ops", "scale_of"]
+
+DATA, RATIO, TRAINING = range(3)  # the operands
+_DEFAULT_RATIO = 0.5
+
+ops = OpTable()
+
+dropout = ops.define("Dropout", random=True)
+
+
+def drops(node: Node) -> bool:
+    """Whether a Dropout node may drop anything: it is not known to be at inference, nor to have the ratio 0."""
+    ratio = node.input(RATIO)
+    known = None if ratio is None or ratio.is_parameter else ratio.constant
+    return _trains(node) and (known is None or bool(known.astype(np.float32).any()))
+
+
+def _trains(node: Node) -> bool:
+    """Whether a Dropout node may be in training mode."""
+    training = node.input(TRAINING)
+    return training is not None and (training.constant is None or bool(training.constant.any()))
+
+
+@dropout.prepare
+def _dropout(call: Call) -> Kernel:
+    dtype, seed = call.tensor(DATA).dtype, call.attrs.get("seed")
+    # float8 has no arithmetic of its own.
+    wide = accumulation_dtype(dtype) if is_differentiable(dtype) else np.dtype(np.float32)
+
+    def kernel(
+        x: np.ndarray, ratio: np.ndarray | None = None, training: np.ndarray | None = None, *, out: Any = None
+    ) -> Any:
+        share = np.full((), _DEFAULT_RATIO, wide) if ratio is None else ratio.astype(wide)
+        if training is None or not training.any() or not share:
+            return deliver_all((x,) if call.n_outputs == 1 else (x, np.ones(x.shape, np.bool_)), out)
+        mask = source_of(seed).random(x.shape) >= share
+        y = np.where(mask, x.astype(wide, copy=False) * (1 / (1 - share)), wide.type(0)).astype(dtype, copy=False)
+        return deliver_all((y,) if call.n_outputs == 1 else (y, np.asarray(mask)), out)
+
+    return kernel
+
+
+def scale_of(b: Builder, node: Node, dtype: np.dtype, *, differentiable: bool = False) -> Value:
+    """1 / (1 − ratio) where the node is in training mode, otherwise 1: a scalar.
+
+    A ratio that is a constant, but no parameter, is taken for a number, unless the scale has to be differentiable by it.
+    At the ratio 1, which drops everything, it is a large number and not infinite, since 0 times infinity is no 0.
+    """
+    ratio, training = node.input(RATIO), node.operand(TRAINING)
+    least = (1 - float(below(1, 0, dtype))) / 2  # no ratio but 1 is as close to 1
+    if ratio is None or (ratio.constant is not None and not ratio.is_parameter and not differentiable):
+        known = _DEFAULT_RATIO if ratio is None or ratio.constant is None else float(ratio.constant.item())
+        scale = b.constant(1 / max(1 - known, least), dtype)
+    else:
+        scale = b.op("Reciprocal", b.op("Max", 1 - b.cast(ratio, dtype), least))
+    return scale if training.constant is not None else b.op("Where", training, scale, b.scalar(1, scale))
+
+
+@dropout.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value, dmask: None = None) -> list[Value | Zero | None]:
+    """The cotangent of what was kept, scaled as that was, by the mask that the node returns.
+
+    For the mask that was drawn, y depends on the ratio through its scale: dy/dratio = x · mask / (1 − ratio)², which is the
+    product of the two factors that x and its cotangent are multiplied by, so that nothing is divided here.
+    """
+    ratio = node.input(RATIO)
+    wanted = ratio is not None and b.needs(ratio)
+    if not _trains(node) or not (wanted or drops(node)):
+        return [dy] if ratio is None else [dy, ZERO]
+    training = node.operand(TRAINING)
+    dx = keep_where(b, b.further_output(node, 1), dy * scale_of(b, node, dy.dtype, differentiable=wanted))
+    if ratio is None or not wanted:
+        return [dx]
+    dratio = b.op("ReduceSum", dx * node.outputs[0], keepdims=0)
+    if training.constant is None:
+        dratio = keep_where(b, training, dratio)
+    return [dx, b.cast(dratio, ratio.dtype)]

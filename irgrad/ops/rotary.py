@@ -1,0 +1,125 @@
+"""Rotary position embeddings (Su et al., RoFormer, 2021): pairs of elements of each head, turned by angles.
+
+With c and s the cosine and sine of a pair's angle, (x₁, x₂) becomes (c x₁ − s x₂, s x₁ + c x₂). The cotangents of c and s
+are dy₁ x₁ + dy₂ x₂ and dy₂ x₁ − dy₁ x₂, summed over heads; that of x is dy turned back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from irgrad.builder import AdjointBuilder, Builder
+from irgrad.errors import TypeInferenceError, UnsupportedOpError
+from irgrad.graph import Node, Value
+from irgrad.op import Call, OpTable
+from irgrad.ops import costs
+from irgrad.ops.attention_kernels import split_heads
+from irgrad.ops.dims import Size, dim_of, join_sizes, quotient_of
+from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.types import TensorType, Type, dims_differ, divide_dims
+
+ops = OpTable()
+
+rotary_embedding = ops.define("RotaryEmbedding", cost=costs.per_element(3))
+
+
+@rotary_embedding.kernel
+def _rotary_embedding(
+    x: np.ndarray,
+    cos: np.ndarray,
+    sin: np.ndarray,
+    positions: np.ndarray | None = None,
+    *,
+    interleaved: int = 0,
+    rotary_embedding_dim: int = 0,
+    num_heads: int | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    wide = accumulation_dtype(x.dtype)
+    y = np.empty(x.shape, wide)
+    # [batch, sequence, heads, size], as views
+    before, after = (split_heads(v, num_heads).swapaxes(1, 2) for v in (x, y))
+    cos, sin = (
+        (v if positions is None else np.take(v, positions, 0)).astype(wide, copy=False)[:, :, None] for v in (cos, sin)
+    )
+    size = rotary_embedding_dim or before.shape[3]
+    halves = (slice(0, size, 2), slice(1, size, 2)) if interleaved else (slice(0, size // 2), slice(size // 2, size))
+    first, second = (before[..., half].astype(wide, copy=False) for half in halves)
+    np.subtract(cos * first, sin * second, out=after[..., halves[0]])
+    np.add(sin * first, cos * second, out=after[..., halves[1]])
+    after[..., size:] = before[..., size:]
+    return deliver(y.astype(x.dtype, copy=False), out)
+
+
+@rotary_embedding.infer
+def _rotary_embedding_type(call: Call) -> Sequence[Type]:
+    """The type of X, of which onnx does not take float64."""
+    x = call.tensor(0)
+    if x.shape is not None:
+        _check(call, x)
+    return [x]
+
+
+def _check(call: Call, x: TensorType) -> None:
+    assert x.shape is not None
+    heads = call.attrs.get("num_heads")
+    if len(x.shape) not in (3, 4):
+        raise TypeInferenceError(f"RotaryEmbedding takes an X with 3 or 4 axes, not {x}")
+    if len(x.shape) == 3 and (heads is None or heads < 1):
+        raise TypeInferenceError("RotaryEmbedding of an X with 3 axes needs the attribute num_heads, a positive number")
+    batch, sequence, last = x.shape[0], x.shape[-2], x.shape[-1]
+    head_size = last if len(x.shape) == 4 else divide_dims(last, heads)
+    if isinstance(last, int) and head_size is None:
+        raise TypeInferenceError(f"RotaryEmbedding cannot divide the last axis of {x} among {heads} heads")
+    size = call.attrs["rotary_embedding_dim"] or head_size
+    if isinstance(size, int) and (size < 0 or size % 2 or (isinstance(head_size, int) and size > head_size)):
+        raise TypeInferenceError(f"RotaryEmbedding turns pairs of elements, but not {size} of each head of {x}")
+    positions = call.tensor(3).shape if call.has(3) else None
+    if positions is not None and (len(positions) != 2 or any(map(dims_differ, positions, (batch, sequence)))):
+        raise TypeInferenceError(f"the position_ids of RotaryEmbedding are {call.tensor(3)}, which does not fit X, {x}")
+    expected = (None, divide_dims(size, 2)) if call.has(3) else (batch, sequence, divide_dims(size, 2))
+    for name, index in (("cos_cache", 1), ("sin_cache", 2)):
+        shape = call.tensor(index).shape
+        if shape is not None and (len(shape) != len(expected) or any(map(dims_differ, shape, expected))):
+            raise TypeInferenceError(f"the {name} of RotaryEmbedding is {call.tensor(index)}, which does not fit X, {x}")
+
+
+@rotary_embedding.adjoint
+def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
+    """See the top of this file. An X turned by a right angle, which is (−x₂, x₁), is what the sine's cotangent needs."""
+    x, cos, sin, positions = node.operand(0), node.operand(1), node.operand(2), node.input(3)
+
+    def turned(v: Value, c: Value, s: Value) -> Value:
+        return b.node(node.op, [v, c, s, *node.inputs[3:]], node.attrs).outputs[0]
+
+    def summed(products: Value, cache: Value) -> Value:
+        of_tokens = _sum_over_heads(b, node, products, dim_of(b, cache, -1))
+        if positions is None:
+            return of_tokens
+        return b.op("irgrad.GatherGrad", of_tokens, positions, b.shape_of(cache))
+
+    dx = turned(dy, cos, -sin) if b.needs(x) else None
+    dcos = summed(dy * x, cos) if b.needs(cos) else None
+    dsin = None
+    if b.needs(sin):
+        ones = b.op("ConstantOfShape", b.shape_of(sin), value=np.ones(1, sin.dtype))
+        dsin = summed(dy * turned(x, b.zeros_like(cos), ones), sin)
+    return [dx, dcos, dsin]
+
+
+def _sum_over_heads(b: Builder, node: Node, v: Value, pairs: Size) -> Value:
+    """A value of the shape of X, summed over heads and the two elements of each pair: [batch, sequence, pairs]."""
+    if v.rank is None:
+        raise UnsupportedOpError("the gradient by a cache needs the rank of X at compile time; declare its shape")
+    size, heads = node.attr("rotary_embedding_dim"), node.attr("num_heads")
+    leading = [0, 0, 0] if v.rank == 4 else [0, 0, heads]
+    if size:
+        if v.rank == 3:
+            v = b.op("Reshape", v, join_sizes(b, *leading, quotient_of(b, dim_of(b, v, 2), heads)))
+        v = b.op("Slice", v, b.ints([0]), b.ints([size]), b.ints([3]))
+        leading = [0, 0, 0]
+    interleaved = bool(node.attr("interleaved"))
+    sizes = join_sizes(b, *leading, *((pairs, 2) if interleaved else (2, pairs)))
+    return b.reduce_sum(b.op("Reshape", v, sizes), [1 if node.operand(0).rank == 4 else 2, 4 if interleaved else 3])

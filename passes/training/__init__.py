@@ -1,0 +1,1 @@
+"""What makes a training graph: training mode, running statistics, random numbers with explicit keys."""
