@@ -30,7 +30,8 @@ def load(source: Any, frontend: str | None = None, *, training: bool = False, **
     Gradient nodes of ai.onnx.preview.training are replaced by the backward nodes that they stand for.
 
     Args:
-        source: a path, bytes, a ModelProto, or whatever else an installed frontend accepts.
+        source: a path (of an ONNX model, or of a graph as text where it ends in .ir), bytes, a ModelProto, or whatever else
+            an installed frontend accepts.
         frontend: the name of the frontend to use; by default the first, by name, that accepts the source.
         training: put the model into training mode, by the passes `train_mode` and `explicit_keys`: batch statistics are used
             and Dropout drops. Running statistics get outputs for their next values, see `updates`, and a model that draws

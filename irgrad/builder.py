@@ -156,7 +156,7 @@ class Builder:
         rule: str | None = None,
         expansion: Expansion | None = None,
     ) -> Iterator[Builder]:
-        """Within the block, emit with this role, origin, place, rule or expansion instead; operators of values work in it."""
+        """Within the block, emit with this role, origin, place, rule or expansion; operators of values work in it."""
         saved = self.role, self.origin, self.near, self.rule, self.expansion
         self.role, self.origin, self.near = role or self.role, origin or self.origin, near or self.near
         self.rule, self.expansion = rule or self.rule, expansion or self.expansion

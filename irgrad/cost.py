@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from irgrad.builder import typed_call
@@ -96,8 +97,9 @@ def cost(graph: Graph, sizes: Mapping[str, int] | None = None) -> CostTable:
 
 
 def symbols_of(graph: Graph) -> list[str]:
-    """The symbolic dimensions of the inputs, in order."""
-    return list(dict.fromkeys(d for v in graph.inputs.values() for d in _dims(v.type) if isinstance(d, str)))
+    """The symbols of which the dimensions of the inputs are made, in order."""
+    dims = [dim for value in graph.inputs.values() for dim in _dims(value.type) if isinstance(dim, str)]
+    return list(dict.fromkeys(factor for dim in dims for factor in dim.split("*") if not factor.isdigit()))
 
 
 def sized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
@@ -110,10 +112,13 @@ def sized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     unknown = [name for name in sizes if name not in symbols]
     if unknown:
         raise UsageError(f"no input has a symbolic dimension {unknown[0]!r}; there are: {', '.join(symbols) or 'none'}")
-    missing = [name for name in symbols if "*" not in name and name not in sizes]
+    missing = [name for name in symbols if name not in sizes]
     if missing:
         example = ", ".join(f"{name!r}: ..." for name in missing)
         raise UsageError(f"sizes are needed for the symbolic dimensions of the inputs: sizes={{{example}}}")
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 0:
+            raise UsageError(f"the size of {name!r} is {size!r}; it must be a whole number, 0 or more")
     if not symbols:
         return graph
     return specialise(graph, {name: _with_sizes(value, sizes) for name, value in graph.inputs.items()})
@@ -126,15 +131,9 @@ def _with_sizes(value: Value, sizes: Mapping[str, int]) -> Type:
     return type.with_shape(tuple(_size(d, sizes) if isinstance(d, str) else d for d in type.shape))
 
 
-def _size(dim: str, sizes: Mapping[str, int]) -> int | None:
+def _size(dim: str, sizes: Mapping[str, int]) -> int:
     """The size of a dimension: a symbol, or a product such as ``2*N``."""
-    size = 1
-    for factor in dim.split("*"):
-        known = int(factor) if factor.isdigit() else sizes.get(factor)
-        if known is None:
-            return None
-        size *= known
-    return size
+    return prod(int(factor) if factor.isdigit() else sizes[factor] for factor in dim.split("*"))
 
 
 def _dims(type: Type) -> tuple[int | str | None, ...]:

@@ -90,11 +90,13 @@ class GraphDiff:
         changes = [[f"~ {line_of(c.after)}", *(f"    {what}" for what in c.what)] for c in self.changed]
         yield from _limited(changes, rows, "changed nodes")
 
+    def summary(self) -> str:
+        """How many nodes were added, removed and changed, and how many were not, in one line."""
+        added, removed, changed = len(self.added), len(self.removed), len(self.changed)
+        return f"nodes: {added} added, {removed} removed, {changed} changed, {self.same} the same"
+
     def __str__(self) -> str:
-        head = (
-            f"{len(self.added)} nodes added, {len(self.removed)} removed, {len(self.changed)} changed, {self.same} the same"
-        )
-        return "\n".join([head, *self.lines()])
+        return "\n".join([self.summary(), *self.lines()])
 
 
 def _limited(entries: Sequence[Sequence[str]], rows: int | None, what: str) -> Iterator[str]:
@@ -139,16 +141,15 @@ def diff_graphs(before: Graph, after: Graph) -> GraphDiff:
 def _matched(before: Graph, after: Graph) -> dict[Node, Node]:
     """Node of the first graph → its counterpart in the second one."""
     # In program order, so that what operands correspond to is known when their users are looked at.
-    free: dict[Hashable, list[Node]] = defaultdict(list)
+    free: dict[Hashable, dict[str, Node]] = defaultdict(dict)
     for node in before.nodes():
-        free[_key(node, {})].append(node)
+        free[_key(node, {})][node.name] = node
     pairs: dict[Node, Node] = {}
     renamed: dict[str, str] = {}
     for node in after.nodes():
         candidates = free.get(_key(node, renamed))
         if candidates:
-            found = next((c for c in candidates if c.name == node.name), candidates[0])
-            candidates.remove(found)
+            found = candidates.pop(node.name if node.name in candidates else next(iter(candidates)))
             pairs[found] = node
             renamed.update({b.name: a.name for a, b in zip(found.outputs, node.outputs, strict=True)})
     counterparts = set(pairs.values())

@@ -24,7 +24,7 @@ from irgrad.runtime import compile
 from irgrad.types import TensorType, Type, is_differentiable
 from irgrad.unpacked import Unpacked
 
-__all__ = ["GradientCheck", "GradientChecker", "check_grads"]
+__all__ = ["GradientCheck", "GradientChecker", "as_double", "check_grads"]
 
 # The likeliest first, since the search ends at the first width that is sure of its result: 1e-6 for smooth functions, 1e-8
 # to step between the kinks of a deep network of ReLUs (of a million units some change sign within any larger step).
@@ -137,7 +137,7 @@ class GradientChecker:
         outputs = None if outputs is None else self._whole.names(outputs)
         double = self._whole.graph.copy()
         ConvertFloat("f64").run(double)
-        self._feeds = {name: _as_double(feed) for name, feed in self._whole.feeds.items()}
+        self._feeds = {name: as_double(feed) for name, feed in self._whole.feeds.items()}
         self._start = _movable(double, list(resolve_wrt(double, wrt).values()), self._feeds)
         differentiated = resolve_outputs(double, outputs)
         double.set_outputs({**double.outputs, **differentiated})
@@ -167,10 +167,9 @@ class GradientChecker:
         asked = self._whole.names(names) if names else self._start
         gradients = {name: results[self._gradients[name]] for name in asked}
         for name, gradient in gradients.items():
-            if gradient.shape != self._start[name].shape:
-                raise AdjointError(
-                    f"the gradient by {name!r} has the shape {list(gradient.shape)}, but that has {list(self._start[name].shape)}"
-                )
+            have, want = list(gradient.shape), list(self._start[name].shape)
+            if have != want:
+                raise AdjointError(f"the gradient by {name!r} has the shape {have}, but {name!r} itself has {want}")
         direction = {name: _unit(generator, gradient.shape) for name, gradient in gradients.items()}
 
         def along(step: float) -> float:
@@ -275,6 +274,7 @@ def _unit(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-300)
 
 
-def _as_double(feed: Any) -> Any:
+def as_double(feed: Any) -> Any:
+    """A feed in float64 if it is an array of floating-point numbers, otherwise itself."""
     array = np.asarray(feed)
     return array.astype(np.float64) if is_differentiable(array.dtype) else feed

@@ -16,7 +16,7 @@ import numpy as np
 from onnx import defs, helper, numpy_helper, shape_inference
 
 from irgrad.contents import slice_range
-from irgrad.errors import TypeInferenceError
+from irgrad.errors import IrgradError, TypeInferenceError
 from irgrad.graph import OPSET, Graph
 from irgrad.op import Call
 from irgrad.proto import node_to_proto
@@ -37,7 +37,12 @@ def infer_types(call: Call) -> list[Type]:
     """
     if call.op.infer_rule is not None:
         _check_dtypes(call)
-        return list(call.op.infer_rule(call))
+        try:
+            return list(call.op.infer_rule(call))
+        except IrgradError:
+            raise
+        except Exception as error:  # operands that are absent, or of another rank than a rule counts on
+            raise _misfit(call, error) from error
     types: list[Type | None] = list(_onnx_types(call)) if call.op.schema is not None else [None] * call.n_outputs
     refine = _REFINE.get(call.op.qualified_name)
     if refine is not None:
@@ -73,6 +78,12 @@ def _check_dtypes(call: Call) -> None:
                 f"operand {k} of {call.op.qualified_name}, {formal.name!r}, is {type}, but operand {like} is "
                 f"{call.tensor(like)}; they must be of one dtype"
             )
+
+
+def _misfit(call: Call, error: Exception) -> TypeInferenceError:
+    text = " ".join(str(error).split())
+    operands = ", ".join("_" if t is None else str(t) for t in call.inputs)
+    return TypeInferenceError(f"{call.op.qualified_name}({operands}) does not type-check: {text}")
 
 
 def _unknown(call: Call) -> Type:
@@ -156,9 +167,7 @@ def _ask_onnx(call: Call, data: dict[int, np.ndarray]) -> Sequence[Type | None]:
             schema, node, types, protos, opset_imports=[helper.make_opsetid(d, v) for d, v in domains.items()]
         )
     except Exception as error:  # onnx raises RuntimeError, ValueError and its own InferenceError here
-        text = " ".join(str(error).split())
-        operands = ", ".join("_" if t is None else str(t) for t in call.inputs)
-        raise TypeInferenceError(f"{call.op.qualified_name}({operands}) does not type-check: {text}") from None
+        raise _misfit(call, error) from None
     return tuple(type_from_proto(found[o]) if o in found else None for o in outputs)
 
 

@@ -15,11 +15,11 @@
 
 One line per node: results with their types, operation, operands (``_`` for an absent one), attributes, ``@name`` of the node
 where it is not that of its first result, role where it is not forward, the forward node that it was made ``of``, the
-operation ``by`` whose adjoint rule, ``via`` the expansion of which node (``via GroupNormalization @gn``), and, on demand, the
-pass ``after`` which it is as it is. Names
-that are not plain are quoted (``%"x:0"``). The elements of a constant stand in braces after its type: in row-major order,
-a single one where all are the same, ``{...}`` where they are left out. Braces after any other type hold the elements of a
-small integer tensor as far as they are known (``i64[2]{N,?}``).
+operation ``by`` whose adjoint rule it was made, ``via`` the expansion of which node (``via GroupNormalization @gn``), and,
+on demand, the pass ``after`` which it has not changed any more. Names that are not plain are quoted (``%"x:0"``). The
+elements of a constant stand in braces after its type: in row-major order, a single one where all are the same, ``{...}``
+where they are left out. Braces after any other type hold the elements of a small integer tensor as far as they are known
+(``i64[2]{N,?}``).
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def _attribute_text(value: Any, constants: Constants, indent: str, passes: bool,
     if isinstance(value, (TensorType, SequenceType, OptionalType)):
         return type_text(value)
     if isinstance(value, Graph):
-        return "\n".join(_graph_lines(value, constants, indent, passes)) if nested else f"graph {name_text(value.name)} {{...}}"
+        if not nested:
+            return f"graph {name_text(value.name)} {{...}}"
+        return "\n".join(_graph_lines(value, constants, indent, passes))
     if hasattr(value, "SerializeToString"):
         return f"proto {type(value).__name__} {_base64(value.SerializeToString(deterministic=True))}"
     return "none" if value is None else quote(repr(value))

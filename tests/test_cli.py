@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from irgrad import graphs_equal, load, parse_text
 from irgrad.cli import main
 from irgrad.cli.tables import Table, align
 
@@ -145,6 +146,23 @@ def test_opt_prints_after_each_pass(model: Path, capsys: pytest.CaptureFixture[s
     assert "file_grad" in printed.out + printed.err
 
 
+def test_opt_writes_a_model_or_text(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("joint.onnx", "joint.ir"):
+        assert run("opt", model, "-p", "vjp{wrt=w},simplify", "-o", tmp_path / name) == 0
+    assert capsys.readouterr().out == ""
+    joint = load(tmp_path / "joint.onnx")
+    assert joint.gradients == {"w": "w_grad"}
+    assert graphs_equal(parse_text((tmp_path / "joint.ir").read_text(encoding="utf-8")), joint) is None
+
+
+def test_grad_writes_the_joint_graph(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = tmp_path / "joint.onnx"
+    assert run("grad", model, "--loss", "mse", "--onnx", written) == 0
+    assert f"wrote the joint graph to {written}" in capsys.readouterr().out
+    onnx.checker.check_model(str(written), full_check=True)
+    assert load(written).gradients == {"w": "w_grad"}
+
+
 MISTAKES = {
     "no such file": (["grad", "missing.onnx"], "there is no file 'missing.onnx'"),
     "no model": (["grad"], "name one model"),
@@ -172,6 +190,12 @@ MISTAKES = {
     "the model as the array": (["grad", "{model}", "--feed", "file={model}"], "is no whole .npy array"),
     "the model as the result": (["grad", "{model}", "--save", "{model}"], "would overwrite the model"),
     "a folder as the result": (["grad", "{model}", "--save", "."], "cannot be written: it is a folder"),
+    "the model as the joint graph": (["grad", "{model}", "--onnx", "{model}"], "would overwrite the model"),
+    "the model as the output": (["opt", "{model}", "-p", "simplify", "-o", "{model}"], "would overwrite the model"),
+    "no folder for the output": (
+        ["opt", "{model}", "-p", "simplify", "-o", "nowhere/x.onnx"],
+        "there is no folder 'nowhere'",
+    ),
 }
 
 

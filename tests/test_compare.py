@@ -9,7 +9,7 @@ import pytest
 
 from irgrad.builder import Builder
 from irgrad.compare import array_key, graphs_equal
-from irgrad.graph import Graph, Role
+from irgrad.graph import Expansion, Graph, Role
 from irgrad.op import find_op
 from irgrad.types import TensorType
 
@@ -39,6 +39,8 @@ DIFFERENCES: list[tuple[Any, str]] = [
     (lambda g: g.set_input(g.node("Mul"), 1, g.value("x")), "the operands of the node 'Mul' are ['x', 'w']"),
     (lambda g: setattr(g.node("Mul"), "role", Role.UPDATE), "the role of the node 'Mul'"),
     (lambda g: setattr(g.node("Mul"), "origin", "o"), "the origin of the node 'Mul'"),
+    (lambda g: setattr(g.node("Mul"), "rule", "Add"), "the rule of the node 'Mul'"),
+    (lambda g: setattr(g.node("Mul"), "expansion", Expansion("Gelu", "g")), "the expansion of the node 'Mul'"),
     (lambda g: setattr(g.node("Mul"), "op", find_op("Add")), "the operation of the node 'Mul'"),
     (lambda g: g.node("Mul").attrs.update(a=1), "the attributes of the node 'Mul'"),
     (lambda g: g.set_outputs({"z": g.value("Mul")}), "the outputs differ at position 0"),

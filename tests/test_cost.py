@@ -69,7 +69,11 @@ CASES: dict[str, tuple[int, Any, list[tuple[int, ...]]]] = {
     "Gemm": (2 * M * N * K + M * N, lambda b, x, w, c: b.op("Gemm", x, w, c), [(M, K), (K, N), (N,)]),
     "Gemm transposed": (2 * M * N * K, lambda b, x, w: b.op("Gemm", x, w, transA=1, transB=1), [(K, M), (N, K)]),
     "Conv": (2 * (2 * 6 * 4 * 4) * (3 * 9), lambda b, x, w: b.op("Conv", x, w), [(2, 3, 6, 6), (6, 3, 3, 3)]),
-    "Conv with bias": (2 * 6 * 16 * 27 + 6 * 16, lambda b, x, w, c: b.op("Conv", x, w, c), [(1, 3, 6, 6), (6, 3, 3, 3), (6,)]),
+    "Conv with bias": (
+        2 * 6 * 16 * 27 + 6 * 16,
+        lambda b, x, w, c: b.op("Conv", x, w, c),
+        [(1, 3, 6, 6), (6, 3, 3, 3), (6,)],
+    ),
     "depthwise Conv": (2 * 3 * 16 * 9, lambda b, x, w: b.op("Conv", x, w, group=3), [(1, 3, 6, 6), (3, 1, 3, 3)]),
     "ConvTranspose": (2 * 3 * 16 * (6 * 9), lambda b, x, w: b.op("ConvTranspose", x, w), [(1, 3, 4, 4), (3, 6, 3, 3)]),
     "MaxPool": (3 * 9 * 4, lambda b, x: b.op("MaxPool", x, kernel_shape=(2, 2), strides=(2, 2)), [(1, 3, 6, 6)]),
@@ -126,7 +130,10 @@ def test_each_adjoint_of_a_convolution_costs_as_much_as_the_convolution(wrt: lis
 def test_an_adjoint_of_a_recurrence_costs_about_twice_the_recurrence(kind: str) -> None:
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[kind]
     forward = made(
-        lambda b, x, w, r: b.multi(kind, x, w, r, outputs=1, hidden_size=64), (9, 2, 64), (1, gates * 64, 64), (1, gates * 64, 64)
+        lambda b, x, w, r: b.multi(kind, x, w, r, outputs=1, hidden_size=64),
+        (9, 2, 64),
+        (1, gates * 64, 64),
+        (1, gates * 64, 64),
     )
     table = ig.cost(ig.vjp(forward, wrt="inputs"))
     assert 1.8 < table.total(Role.BACKWARD).flops / table.total(Role.FORWARD).flops < 2.2
@@ -156,11 +163,17 @@ def test_sizes_are_put_in() -> None:
     assert [node.op.name for node, _ in ig.cost(symbolic(), {"N": 8})] == ["Transpose", "Reshape", "MatMul"]
 
 
+def test_dimensions_that_are_products() -> None:
+    assert ig.cost(made(lambda b, x: x * 2, ("2*N*M", 3)), {"N": 5, "M": 7}).total().flops == 2 * 5 * 7 * 3
+
+
 def test_mistakes_in_sizes() -> None:
     with pytest.raises(UsageError, match=r"sizes=\{'N': ...\}"):
         ig.cost(symbolic())
     with pytest.raises(UsageError, match="'M'; there are: N"):
         ig.cost(symbolic(), {"N": 2, "M": 3})
+    with pytest.raises(UsageError, match="size of 'N' is -1; it must be a whole number"):
+        ig.cost(symbolic(), {"N": -1})
     graph = made(lambda b, x, y: x + y, ("N",), ("M",))
     with pytest.raises(TypeInferenceError, match="at the node 'Add'"):
         ig.cost(graph, {"N": 2, "M": 3})
@@ -205,7 +218,9 @@ def test_a_loop_costs_its_body_as_often_as_it_runs() -> None:
 
 
 def test_of_a_loop_that_data_end_nothing_is_known() -> None:
-    text = LOOP.format(count=5, first="", op=f"Loop(%n, _, %x, body={BODY})").replace("const %count: i64[]{5}", "input %n: i64[]")
+    text = LOOP.format(count=5, first="", op=f"Loop(%n, _, %x, body={BODY})").replace(
+        "const %count: i64[]{5}", "input %n: i64[]"
+    )
     assert len(ig.cost(ig.parse_text(text)).unknown) == 1
 
 

@@ -138,7 +138,7 @@ def test_rows_are_limited_and_counted() -> None:
     few = list(diff_graphs(graph, joint).lines(1))
     added = sum(line.startswith("+") for line in everything)
     assert f"  ... and {added - 1} more new nodes" in few
-    assert str(diff_graphs(graph, joint)).startswith(f"{added} nodes added, 0 removed, 0 changed, 3 the same\n")
+    assert str(diff_graphs(graph, joint)).startswith(f"nodes: {added} added, 0 removed, 0 changed, 3 the same\n")
 
 
 def test_large_constants_go_by_name_and_elements() -> None:

@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,16 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of one page run in order, in one namespace, in an empty folder."""
+    """The blocks of one page run in order, in one namespace, in an empty folder.
+
+    One that begins with "```python needs=package" runs where that is installed.
+    """
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
-        exec(compile(block, str(page), "exec"), namespace)
+    fence = re.compile(r"^```python(?: needs=(\w+))?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    for package, block in fence.findall(page.read_text(encoding="utf-8")):
+        if not package or find_spec(package) is not None:
+            exec(compile(block, str(page), "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)

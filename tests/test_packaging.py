@@ -57,7 +57,7 @@ LAYERS = [
     ["node"],
     ["graph"],
     ["op", "compare"],
-    ["contents", "frontend", "activity", "influence"],
+    ["contents", "frontend", "activity", "influence", "transplant"],
     ["infer"],
     ["builder"],
     ["pattern", "text_parser"],

@@ -103,7 +103,7 @@ def test_skeletons_and_example_passes_from_a_wheel(tmp_path: Path) -> None:
 
     succeed(sys.executable, "-m", "venv", "venv", cwd=tmp_path)
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    succeed(python, *pip, "install", wheel, "pytest", "setuptools>=77", cwd=tmp_path)
+    succeed(python, *pip, "install", "--no-compile", wheel, "pytest", "setuptools>=77", cwd=tmp_path)
 
     for kind in KINDS:
         succeed(python, "-m", "irgrad", "new-plugin", f"my-{kind}", "--kind", kind, cwd=tmp_path)

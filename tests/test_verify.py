@@ -184,6 +184,14 @@ BROKEN: dict[str, tuple[Breaker, str]] = {
     ),
     # nodes
     "a role that is none": (lambda g: setattr(g.node("h"), "role", "sideways"), "the node 'h' has the role 'sideways'"),
+    "a rule that is no name": (
+        lambda g: setattr(g.node("g"), "rule", g.node("h").op),
+        "the node 'g' has a rule that is no name: <Op MatMul>",
+    ),
+    "an expansion that is none": (
+        lambda g: setattr(g.node("g"), "expansion", "h"),
+        "the node 'g' has an expansion that is none: 'h'",
+    ),
     "an origin that is no name": (
         lambda g: setattr(g.node("g"), "origin", g.node("h")),
         "the node 'g' has an origin that is no name: %h = MatMul(%x, %w)",

@@ -225,11 +225,10 @@ class GraphMarks:
         if len(self.outputs) == len(outputs) == len(set(self.outputs)):
             graph.set_outputs(dict(zip(self.outputs, outputs.values(), strict=True)))
         known = graph.outputs
-        graph.gradients = {
-            name: output
-            for name, output in self.gradients.items()
-            if output in known and (name in known or graph.has_value(name))
-        }
+        for name, output in self.gradients.items():
+            of = known.get(name) or (graph.value(name) if graph.has_value(name) else None)
+            if of is not None and output in known and types_compatible(of.type, known[output].type):
+                graph.gradients[name] = output
 
 
 def captures_of(subgraphs: Iterable[onnx.GraphProto], scope: Mapping[str, Value | None]) -> list[tuple[Capture, ...]] | None:

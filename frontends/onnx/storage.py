@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError
 from onnx import TensorProto, numpy_helper
 
 from irgrad.errors import ExportError, UsageError
@@ -19,8 +20,11 @@ __all__ = ["THRESHOLD", "fill", "is_filled", "is_large", "store"]
 THRESHOLD = 1024
 """Tensors of fewer bytes stay in the model when the others lie beside it."""
 
-_LARGEST = 2**31 - 2**25
-"""Bytes of tensors that fit into a model, which must be smaller than 2 GiB, beside everything else in it."""
+_MOST = 2**31 - 1
+"""The bytes that a protobuf message may have."""
+
+_LARGEST = _MOST - 2**25
+"""The bytes of tensors that fit into a model beside everything else in it."""
 
 _PAGE, _GRANULE, _BIG = 2**12, 2**16, 2**20  # what mapping a file needs: pages, on Windows 64 KiB (worth it for big ones)
 _CHUNK = 2**24
@@ -66,16 +70,22 @@ def store(model: onnx.ModelProto, arrays: _Arrays, path: Path, *, external: bool
         raise UsageError(f"{str(path)!r} cannot be written: it is a folder")
     outside = [pair for pair in arrays if external and pair[1].nbytes >= threshold and pair[1].dtype != object]
     leaving = {id(tensor) for tensor, _ in outside}
-    for tensor, array in arrays:
-        if id(tensor) not in leaving and not is_filled(tensor):
+    staying = [pair for pair in arrays if id(pair[0]) not in leaving]
+    if sum(array.nbytes for _, array in staying) > _MOST:
+        raise _too_large()
+    for tensor, array in staying:
+        if not is_filled(tensor):
             fill(tensor, array)
     with replacing(path) as file:
-        if outside:
-            beside = path.with_name(path.name + ".data")
-            # Its file takes its place first: a model is never there without its data.
-            with replacing(beside) as data:
-                _write_beside(outside, data, beside.name)
-        file.write(_serialized(model))
+        if not outside:
+            file.write(_serialized(model))
+            return
+        beside = path.with_name(path.name + ".data")
+        # Both are complete before either takes its place, the data first: a model is never there without its data.
+        with replacing(beside) as data:
+            _write_beside(outside, data, beside.name)
+            file.write(_serialized(model))
+            file.flush()
 
 
 def _write_beside(arrays: _Arrays, file: IO[bytes], location: str) -> None:
@@ -108,9 +118,12 @@ _PACKED = frozenset({"int2", "uint2", "int4", "uint4", "float4_e2m1fn", "float6_
 def _serialized(model: onnx.ModelProto) -> bytes:
     try:
         data: bytes = model.SerializeToString(deterministic=True)
-    except (ValueError, MemoryError, SystemError) as error:
-        raise ExportError(
-            f"the model is larger than the 2 GiB that one file may have ({error}); write its tensors beside it, with "
-            "external_data=True"
-        ) from None
+    except (EncodeError, ValueError):
+        raise _too_large() from None
     return data
+
+
+def _too_large() -> ExportError:
+    return ExportError(
+        "the model is larger than the 2 GiB that one file may have; let its tensors lie beside it, with external_data=True"
+    )

@@ -81,5 +81,4 @@ def _show_summary(diff: GraphDiff) -> None:
                 table.add_row(name, *(str(number) if number else "-" for number in numbers))
             show_table(table)
             show("")
-    totals = (len(diff.added), len(diff.removed), len(diff.changed), diff.same)
-    show("nodes: {} added, {} removed, {} changed, {} the same".format(*totals))
+    show(diff.summary())

@@ -21,7 +21,7 @@ _ASSUMED = 1  # the size of a symbolic dimension that nobody told
 @model_argument
 @click.option(
     "-o",
-    "--output-file",
+    "--file",
     "path",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -51,10 +51,10 @@ def command(
       irgrad report model.onnx --grad --loss cross_entropy --dim N=32
     """
     path = path or Path(f"{example or Path(str(model)).stem}.html")
-    refuse_early("--output-file", path, model)
+    refuse_early("--file", path, model)
     graph, label = graph_or_joint(model, example, grad=grad, wrt=wrt, loss=loss, output=output)
     given = parse_dims(dims, graph)
-    sizes = {name: given.get(name, _ASSUMED) for name in symbols_of(graph) if "*" not in name}
+    sizes = {name: given.get(name, _ASSUMED) for name in symbols_of(graph)}
     assumed = [name for name in sizes if name not in given]
     if assumed:
         told = ", ".join(f"{name} = {_ASSUMED}" for name in assumed)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from irgrad import api
 from irgrad.cli.common import (
@@ -22,8 +21,9 @@ from irgrad.cli.common import (
     show_table,
 )
 from irgrad.cli.running import Joint, described, feed_options, gradient_options, made_feeds, save_arrays
+from irgrad.cli.shown import refuse_without_grad
 from irgrad.cli.tables import Table
-from irgrad.errors import ExecutionError, UsageError
+from irgrad.errors import ExecutionError
 from irgrad.passes.loss import Loss
 from irgrad.tracing import Step, Trace, TracedValue, trace
 
@@ -69,7 +69,7 @@ def command(
       irgrad trace model.onnx --feed x=x.npy --node "layer1/*" --save values.npz
       irgrad trace model.onnx --grad --loss cross_entropy --nan
     """
-    _refuse_without_grad(grad)
+    refuse_without_grad(grad)
     if save is not None:
         refuse_early("--save", save, model)
     seen: list[Step] = []
@@ -111,12 +111,6 @@ def command(
             raise click.exceptions.Exit(1)
     elif nan:
         show("no node makes a NaN or an Inf out of finite operands")
-
-
-def _refuse_without_grad(grad: bool) -> None:
-    source = click.get_current_context().get_parameter_source("wrt")
-    if not grad and source is not ParameterSource.DEFAULT:
-        raise UsageError("--wrt is for the joint graph; give --grad too")
 
 
 def _show_steps(steps: Sequence[Step], rows: int, *, last: bool) -> None:

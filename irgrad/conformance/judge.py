@@ -20,7 +20,7 @@ from onnx.backend.test.runner import Runner
 from irgrad.api import load
 from irgrad.conformance.cases import EXCLUDED, NodeCase
 from irgrad.errors import ExecutionError, FeedError, IrgradError, TypeInferenceError
-from irgrad.gradcheck import GradientChecker
+from irgrad.gradcheck import GradientChecker, as_double
 from irgrad.graph import Graph
 from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.passes.convert_float import ConvertFloat
@@ -189,7 +189,7 @@ def _first_order(graph: Graph, feeds: Mapping[str, Any], wrt: Sequence[str], out
 def _second_order(graph: Graph, feeds: Mapping[str, Any], wrt: Sequence[str], outputs: Sequence[str]) -> Finding:
     joint = graph.copy()
     ConvertFloat("f64").run(joint)
-    results = compile(joint)({name: _as_double(feed) for name, feed in feeds.items()})
+    results = compile(joint)({name: as_double(feed) for name, feed in feeds.items()})
     Vjp(wrt, outputs).run(joint)
     generator = np.random.default_rng(2)
     cotangents = {
@@ -214,11 +214,6 @@ def _checked(checker: GradientChecker, directions: int) -> Finding:
     return _OK
 
 
-def _as_double(feed: Any) -> Any:
-    array = np.asarray(feed)
-    return array.astype(np.float64) if is_differentiable(array.dtype) else feed
-
-
 # --- shorter floats ---------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +234,7 @@ def judge_precision(case: NodeCase, dtype: str) -> Finding:
     gradients = _gradients(graph, feeds, wrt, outputs, dtype)
     if gradients is None:
         return _ABSENT
-    exact = _gradients(graph, {name: _as_double(feed) for name, feed in feeds.items()}, wrt, outputs, "f64")
+    exact = _gradients(graph, {name: as_double(feed) for name, feed in feeds.items()}, wrt, outputs, "f64")
     assert exact is not None, "what runs and is finite in a shorter float is in float64"
     largest = max(float(np.linalg.norm(want)) for want in exact.values())
     for name, want in exact.items():

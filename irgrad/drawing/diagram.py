@@ -1,4 +1,4 @@
-"""A drawing before it has a format: boxes in one column per role, edges between them, bodies of control flow inside."""
+"""A drawing before it has a format: boxes in two columns, edges between them, bodies of control flow inside."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from enum import Enum
 
 from irgrad.graph import Role
 
-__all__ = ["COLUMNS", "Body", "Box", "Diagram", "Edge", "EdgeKind", "Kind"]
+__all__ = ["Body", "Box", "Column", "Diagram", "Edge", "EdgeKind", "Kind"]
 
 
-COLUMNS = (Role.FORWARD, Role.RECOMPUTE, Role.BACKWARD, Role.UPDATE)
-"""Each role has its own column, from left to right in the order in which they take place."""
+class Column(Enum):
+    """One side of a drawing."""
+
+    FORWARD = "forward"
+    """What runs first, from top to bottom."""
+    BACKWARD = "backward"
+    """What runs then (backward, recomputed and update nodes), from bottom to top."""
 
 
 class Kind(Enum):
@@ -45,7 +50,7 @@ class Box:
     Attributes:
         id: letters, digits and underscores; unique in a drawing.
         kind: what it stands for.
-        role: the role of its nodes, or of those that it feeds or that make it; it says which column the box is in.
+        role: the role of its nodes, or of those that it feeds or that make it.
         title: the operation, or the name of what is no node.
         lines: further lines.
         detail: what is shown in full where the format has room for it (as a tooltip).
@@ -57,6 +62,11 @@ class Box:
     title: str
     lines: tuple[str, ...] = ()
     detail: str = ""
+
+    @property
+    def column(self) -> Column:
+        """The column that it is in."""
+        return Column.FORWARD if self.role is Role.FORWARD else Column.BACKWARD
 
 
 @dataclass(frozen=True)
@@ -97,10 +107,15 @@ class Diagram:
     aligned: list[tuple[str, str]] = field(default_factory=list)
     bodies: list[Body] = field(default_factory=list)
 
-    def columns(self) -> dict[Role, list[Box]]:
-        """The boxes of the roles that there are, from left to right."""
-        found = {role: [box for box in self.boxes if box.role is role] for role in COLUMNS}
-        return {role: boxes for role, boxes in found.items() if boxes}
+    def columns(self) -> dict[Column, list[Box]]:
+        """The boxes of the columns that there are, from left to right."""
+        found = {column: [box for box in self.boxes if box.column is column] for column in Column}
+        return {column: boxes for column, boxes in found.items() if boxes}
+
+    def headings(self) -> dict[Column, str]:
+        """What stands above each column: the roles that there are in it."""
+        columns = self.columns().items()
+        return {c: ", ".join(role.value for role in Role if any(b.role is role for b in boxes)) for c, boxes in columns}
 
     def walk(self) -> Iterator[Diagram]:
         """The diagram and those inside it."""

@@ -37,8 +37,8 @@ def draw(
 ) -> None:
     """Draw a graph to a file, whose name says the format.
 
-    Forward nodes stand in one column and backward ones in another beside it, each at the height of what it was made for;
-    recomputed nodes and updates have columns of their own.
+    Forward nodes stand in one column, from top to bottom, and backward ones in another beside it, from bottom to top, each
+    at the height of what it was made for. Recomputed nodes and updates are in the backward column, in colours of their own.
 
     Args:
         graph: any graph.

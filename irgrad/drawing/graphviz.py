@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 
-from irgrad.drawing.diagram import COLUMNS
+from irgrad.drawing.diagram import Column
 from irgrad.errors import UsageError
 
 __all__ = ["dot_program", "picture"]
@@ -68,9 +68,9 @@ def _forward_left(laid_out: str) -> str:
     """A layout, mirrored where that puts the forward column to the left: dot cannot be told the order of clusters."""
     text = _CONTINUED.sub("", laid_out)
     left = {name: float(box.split(",")[0]) for name, box in _COLUMN.findall(text) if box}
-    first = next((role.value for role in COLUMNS if role.value in left), None)
+    forward, backward = (left.get(column.value, 0.0) for column in (Column.FORWARD, Column.BACKWARD))
     whole = _PLACE.search(text)
-    if first is None or left[first] == min(left[role.value] for role in COLUMNS if role.value in left) or whole is None:
+    if forward <= backward or whole is None:
         return text
     width = float(whole[2].split(",")[2])
 

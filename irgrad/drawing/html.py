@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from html import escape
 
 from irgrad.drawing.colours import COLOURS
-from irgrad.drawing.diagram import COLUMNS
 from irgrad.drawing.dot import dot_of
 from irgrad.drawing.graphviz import dot_program, picture
 from irgrad.drawing.labels import cut, elements_text
 from irgrad.drawing.layout import diagram_of
 from irgrad.drawing.options import AUTO_BOXES, Options
 from irgrad.errors import IrgradError
-from irgrad.graph import Graph, Value
+from irgrad.graph import Graph, Role, Value
 from irgrad.literals import counted, type_text
 
 __all__ = ["html_of", "svg_of"]
@@ -65,7 +64,7 @@ def _table(graph: Graph) -> str:
         f"<b>{escape(cut(graph.name, 80))}</b>: {counted(len(graph), 'node')}, "
         f"{counted(len(parameters), 'parameter')} ({elements} elements)"
     ]
-    roles = {role: [node for node in graph.nodes() if node.role is role] for role in COLUMNS}
+    roles = {role: [node for node in graph.nodes() if node.role is role] for role in Role}
     roles = {role: nodes for role, nodes in roles.items() if nodes}
     counts = {role: Counter(node.op.name for node in nodes) for role, nodes in roles.items()}
     totals: Counter[str] = sum(counts.values(), Counter())

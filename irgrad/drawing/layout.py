@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from irgrad.drawing.diagram import COLUMNS, Body, Box, Diagram, Edge, EdgeKind, Kind
+from irgrad.drawing.diagram import Body, Box, Diagram, Edge, EdgeKind, Kind
 from irgrad.drawing.labels import attributes_text, cut, elements_text, operations_text, ports_text, shortened, type_label
 from irgrad.drawing.options import AUTO_BOXES, Options, selected
 from irgrad.drawing.parts import Part, choose_parts, parts_at_depth, tree_of
@@ -144,7 +144,7 @@ class _Layout:
             alike.setdefault(value if self._roomy or value.is_output else targets, []).append(value)
         for group in alike.values():
             users = [self._box_of[user].role for value in group for user in value.users if user in self._drawn]
-            role = min(users, key=COLUMNS.index, default=self._usual)
+            role = min(users, key=list(Role).index, default=self._usual)
             kind = Kind.PARAMETER if group[0].is_parameter else Kind.INPUT
             box = self._add_terminal(kind, role, [(value.name, value) for value in group])
             self._sources.update(dict.fromkeys(group, box))
@@ -205,11 +205,13 @@ class _Layout:
 
     def _label_edges(self) -> None:
         # An edge between columns is labelled only where no edge inside of a column says the same.
-        said = {value for (source, target), values in self._edges.items() if source.role is target.role for value in values}
+        said = {
+            value for (source, target), values in self._edges.items() if source.column is target.column for value in values
+        }
         for (source, target), values in self._edges.items():
             label = ""
             terminal = {source.kind, target.kind} & {Kind.INPUT, Kind.PARAMETER, Kind.OUTPUT, Kind.GRADIENT}
-            if self._options.shapes and not terminal and (source.role is target.role or values[0] not in said):
+            if self._options.shapes and not terminal and (source.column is target.column or values[0] not in said):
                 label = type_label(values[0]) + (f" +{len(values) - 1}" if len(values) > 1 else "")
             self.diagram.edges.append(Edge(source.id, target.id, EdgeKind.DATA, label))
         if self._options.origins:
@@ -227,13 +229,16 @@ class _Layout:
                 self.diagram.edges.append(Edge(origin.id, box.id, EdgeKind.ORIGIN))
 
     def _align(self) -> None:
-        """Put the first box that was made for another one beside it."""
-        aligned: dict[tuple[Box, Role], Box] = {}
+        """Put the first backward box that was made for another one beside it."""
+        taken: set[Box] = set()
         for node in self._nodes:
             box, origin = self._box_of[node], self._origin(node)
-            if origin is not None and origin.role is not box.role and box not in aligned.values():
-                aligned.setdefault((origin, box.role), box)
-        self.diagram.aligned = [(origin.id, box.id) for (origin, _), box in aligned.items()]
+            # What is recomputed for several backward nodes in a row stands below all of them.
+            if origin is None or origin.column is box.column or box.role is not Role.BACKWARD:
+                continue
+            if not taken & {origin, box}:
+                taken |= {origin, box}
+                self.diagram.aligned.append((origin.id, box.id))
 
     # --- subgraphs ----------------------------------------------------------------------------------------------------
 

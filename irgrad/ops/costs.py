@@ -45,6 +45,7 @@ __all__ = [
     "sampling",
     "scatter",
     "short_time_fourier",
+    "sum_to",
     "variadic",
     "window",
     "window_grad",
@@ -101,6 +102,12 @@ def per_element(count: int) -> CostRule:
 def per_operand(count: int, index: int = 0) -> CostRule:
     """So many operations for each element of an operand: reductions, normalisations."""
     return lambda call: Cost.of(call, count * prod(_static(call, index)))
+
+
+def sum_to(call: Call) -> Cost:
+    """One operation for each element of the operand; nothing where there is nothing to sum."""
+    elements = prod(_static(call, 0))
+    return nothing(call) if elements == prod(_result(call)) else Cost.of(call, elements)
 
 
 def variadic(call: Call) -> Cost:

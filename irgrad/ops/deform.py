@@ -88,14 +88,14 @@ def _(call: Call) -> Sequence[Type]:
     images, weights, shifts = (t.shape or unknown for t in (x, w, offset))
     kernel = tuple(call.attrs.get("kernel_shape") or weights[2:])
     masks = (call.tensor(4).shape if call.has(4) else None) or unknown
-    biases = (call.tensor(3).shape if call.has(3) else None) or (weights[0],)
-    if len(biases) != 1:
+    biases = call.tensor(3).shape if call.has(3) else None
+    if biases is not None and len(biases) != 1:
         raise TypeInferenceError(f"the bias of DeformConv has one axis, not those of {call.tensor(3)}")
     if rank < 1 or {len(images), len(weights), len(shifts), len(masks), len(kernel) + 2} != {rank + 2}:
         raise TypeInferenceError(f"the operands of DeformConv, {x}, {w} and {offset}, have not the same number of axes")
     counts = count_dims(call.attrs, images[2:], kernel)
     pairs = [("channels of the images", images[1], multiply_dims(weights[1], group))]
-    pairs += [("sizes of the bias", biases[0], weights[0])]
+    pairs += [("sizes of the bias", size, weights[0]) for size in biases or ()]
     pairs += [("sizes of the kernel", a, b) for a, b in zip(kernel, weights[2:], strict=True)]
     for name, shape, each in (("offsets", shifts, rank), ("mask", masks, 1)):
         wanted = (images[0], multiply_dims(parts * each, *kernel), *counts)

@@ -13,7 +13,7 @@ from irgrad.ops.iteration import saved_for
 from irgrad.ops.kept_values import empty, held_as
 from irgrad.ops.sequence_types import as_known_as
 from irgrad.ops.subgraphs import Body, possible_branches
-from irgrad.ops.transplant import Roles, marked_as_recomputed, needed_for, restored, transplant
+from irgrad.transplant import Roles, marked_as_recomputed, needed_for, restored, transplant
 
 __all__ = ["if_adjoint"]
 

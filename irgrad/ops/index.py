@@ -14,10 +14,11 @@ from irgrad.ops import costs
 from irgrad.ops.accumulate import accumulate_rows, in_range
 from irgrad.ops.channels import rank_of
 from irgrad.ops.dims import count_of, dim_of, join_sizes, product_of, reshape_to, shape_operand
+from irgrad.ops.positions import summed_at, zeros_for
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 from irgrad.types import Type
 
-__all__ = ["added_slices", "element_index", "nd_index", "ops"]
+__all__ = ["added_elements", "added_slices", "element_index", "nd_index", "ops"]
 
 ops = OpTable()
 
@@ -85,15 +86,18 @@ def added_slices(b: Builder, dy: Value, indices: Value, shape: Value, axis: int)
     """
     indices = b.cast(indices, np.dtype(np.int64))
     if axis == 0:
-        zeros = b.op("ConstantOfShape", shape, value=np.zeros(1, dy.dtype))
-        return b.op("ScatterND", zeros, b.op("Unsqueeze", indices, b.ints([-1])), dy, reduction="add")
+        return _added_rows(b, dy, b.op("Unsqueeze", indices, b.ints([-1])), shape)
     after = None if axis == -1 else axis + 1
     outer, size = product_of(b, shape, 0, axis), product_of(b, shape, axis, after)
     inner = 1 if after is None else product_of(b, shape, after, None)
     values = b.op("Transpose", reshape_to(b, dy, outer, count_of(b, indices), inner), perm=(1, 0, 2))
-    zeros = b.op("ConstantOfShape", join_sizes(b, size, outer, inner), value=np.zeros(1, dy.dtype))
-    summed = b.op("ScatterND", zeros, b.op("Reshape", indices, b.ints([-1, 1])), values, reduction="add")
+    summed = _added_rows(b, values, b.op("Reshape", indices, b.ints([-1, 1])), join_sizes(b, size, outer, inner))
     return b.op("Reshape", b.op("Transpose", summed, perm=(1, 0, 2)), shape, allowzero=1)
+
+
+def _added_rows(b: Builder, rows: Value, places: Value, shape: Value) -> Value:
+    """Zeros of a shape with rows added at places, as ScatterND takes them."""
+    return summed_at(b, rows, lambda r: b.op("ScatterND", zeros_for(b, r, shape), places, r, reduction="add"))
 
 
 # --- GatherElements ---------------------------------------------------------------------------------------------------
@@ -116,8 +120,17 @@ def _gather_elements(x: np.ndarray, indices: np.ndarray, *, axis: int = 0, out: 
 
 @gather_elements.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
-    zeros = b.zeros_like(node.operand(0))
-    return (b.op("ScatterElements", zeros, node.operand(1), dy, axis=node.attr("axis"), reduction="add"),)
+    x, indices = node.operand(0), node.operand(1)
+    return (added_elements(b, dy, indices, b.shape_of(x), node.attr("axis")),)
+
+
+def added_elements(b: Builder, values: Value, indices: Value, shape: Value, axis: int) -> Value:
+    """Zeros of a shape with values added where indices along an axis say, as ScatterElements takes them."""
+
+    def scatter(v: Value) -> Value:
+        return b.op("ScatterElements", zeros_for(b, v, shape), indices, v, axis=axis, reduction="add")
+
+    return summed_at(b, values, scatter)
 
 
 # --- GatherND ---------------------------------------------------------------------------------------------------------
@@ -145,7 +158,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     x, indices = node.operand(0), node.operand(1)
     full = [*_batch_coordinates(b, indices, node.attr("batch_dims")), indices]
     everywhere = b.op("Concat", *full, axis=-1) if len(full) > 1 else indices
-    return (b.op("ScatterND", b.zeros_like(x), everywhere, dy, reduction="add"),)
+    return (_added_rows(b, dy, everywhere, b.shape_of(x)),)
 
 
 def _batch_coordinates(b: Builder, indices: Value, batch_dims: int) -> list[Value]:

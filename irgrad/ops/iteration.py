@@ -17,8 +17,8 @@ from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Graph, Node, Role, Value
 from irgrad.op import ZERO, Zero
 from irgrad.ops.sequence_types import as_known_as
-from irgrad.ops.transplant import marked_as_recomputed
 from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.transplant import marked_as_recomputed
 from irgrad.types import TensorType, Type
 
 __all__ = [

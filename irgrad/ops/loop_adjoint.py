@@ -25,7 +25,7 @@ from irgrad.ops.loop_parts import LoopParts
 from irgrad.ops.loop_saving import less_one, save, undo_changes
 from irgrad.ops.sequence_types import as_known_as
 from irgrad.ops.subgraphs import plain_operands
-from irgrad.ops.transplant import needed_for, transplant
+from irgrad.transplant import needed_for, transplant
 from irgrad.types import TensorType
 
 __all__ = ["loop_adjoint"]

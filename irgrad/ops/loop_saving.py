@@ -21,7 +21,7 @@ from irgrad.ops.iteration import BodyAdjoint, is_constant_shape, saved_for
 from irgrad.ops.kept_values import Kept, dtype_of, empty, keep
 from irgrad.ops.loop_parts import LoopParts
 from irgrad.ops.sequence_types import as_known_as
-from irgrad.ops.transplant import needed_for, restored, transplant
+from irgrad.transplant import needed_for, restored, transplant
 from irgrad.types import SequenceType, TensorType
 
 __all__ = ["Undone", "less_one", "save", "undo_changes"]

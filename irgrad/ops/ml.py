@@ -50,7 +50,7 @@ def _(b: Builder, node: Node) -> Value:
 
 
 def _at_least_a_matrix(b: Builder, x: Value) -> Value:
-    """x with axes of size 1 before its own, so that there are two."""
+    """The operand with axes of size 1 before its own, so that there are two."""
     if x.rank is not None:
         return x if x.rank > 1 else b.op("Unsqueeze", x, b.ints(range(2 - x.rank)))
     shape = b.op("Shape", x)

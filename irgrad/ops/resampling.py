@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor, prod
+from math import ceil, floor, inf, prod
 from typing import Any
 
 import numpy as np
@@ -72,12 +72,15 @@ class Taps:
                 total = np.matmul(x.reshape(outer, self.size), matrix.T)
             else:
                 total = np.matmul(matrix, x.reshape(outer, self.size, inner))
-            return total.reshape(shape)
+            if np.isfinite(total).all():
+                return total.reshape(shape)
+            # By way of its zeros, a dense matrix spreads what is not finite over whole lines.
         lines, weights = x.reshape(outer, self.size, inner), self.weights.astype(x.dtype)
         total = np.zeros((outer, rows, inner), x.dtype)
         for k in range(entries):
             part = np.take(lines, self.places[:, k], 1)
             np.multiply(part, weights[:, k, None], out=part)
+            part[:, self.weights[:, k] == 0] = 0  # filled up, or of no influence
             np.add(total, part, out=total)
         return total.reshape(shape)
 
@@ -121,7 +124,10 @@ def axes_of(attrs: Mapping[str, Any], rank: int) -> list[int]:
     for axis in axes:
         if not -rank <= axis < rank:
             raise ValueError(f"the axis {axis} is out of range for a tensor of {rank} axes")
-    return [axis % rank for axis in axes]
+    found = [axis % rank for axis in axes]
+    if len(set(found)) < len(found):
+        raise ValueError(f"the axes {', '.join(map(str, axes))} name one twice")
+    return found
 
 
 def samplings(
@@ -175,7 +181,13 @@ def _fraction(scale: np.floating[Any]) -> tuple[float, float]:
 
 
 def scaled_length(scale: float, size: int) -> int:
-    """The length to which a scale takes an axis, in double precision as onnx infers it."""
+    """The length to which a scale takes an axis, in double precision as onnx infers it.
+
+    Raises:
+        ValueError: the scale is negative, infinite or NaN.
+    """
+    if not 0 <= scale < inf:
+        raise ValueError(f"{scale:g} is no scale of a Resize")
     return floor(scale * size)
 
 

@@ -65,15 +65,15 @@ def _resize(call: Call) -> Kernel:
 def _resize_type(call: Call) -> Sequence[Type]:
     """What onnx infers too, and symbols; onnx (1.23) refuses sizes of which it does not know how many there are."""
     x = call.tensor(0)
-    return [x.with_shape(None if x.shape is None else _resized_shape(call, x.shape))]
+    try:
+        return [x.with_shape(None if x.shape is None else _resized_shape(call, x.shape))]
+    except ValueError as error:
+        raise TypeInferenceError(f"in a Resize of {x}: {error}") from None
 
 
 def _resized_shape(call: Call, shape: Sequence[Dim]) -> Shape:
     dims = list(shape)
-    try:
-        axes = axes_of(call.attrs, len(dims))
-    except ValueError as error:
-        raise TypeInferenceError(f"in a Resize of {call.tensor(0)} {error}") from None
+    axes = axes_of(call.attrs, len(dims))
     given = [k for k in (2, 3) if call.has(k) and (call.tensor(k).static_shape != (0,) or not axes)]
     if len(given) != 1:
         raise TypeInferenceError(f"a Resize of {call.tensor(0)} takes either scales or sizes")

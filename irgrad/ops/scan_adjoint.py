@@ -22,7 +22,7 @@ from irgrad.ops.iteration import (
 from irgrad.ops.loop_parts import ScanParts
 from irgrad.ops.sequence_types import as_known_as
 from irgrad.ops.subgraphs import plain_operands
-from irgrad.ops.transplant import needed_for, restored, transplant
+from irgrad.transplant import needed_for, restored, transplant
 
 __all__ = ["scan_adjoint"]
 

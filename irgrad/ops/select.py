@@ -12,6 +12,7 @@ from irgrad.graph import Node, Value
 from irgrad.op import ZERO, OpTable, Zero
 from irgrad.ops import costs
 from irgrad.ops.dims import count_of, join_sizes, shaped_like
+from irgrad.ops.index import added_elements
 from irgrad.runtime.kernels import accumulation_dtype, deliver, deliver_all
 
 ops = OpTable()
@@ -71,8 +72,7 @@ def _(b: AdjointBuilder, node: Node, dvalues: Value | None, dindices: None = Non
     if dvalues is None:
         return []
     # No index comes twice, so that adding is putting; its own adjoint is the simpler one.
-    zeros, indices = b.zeros_like(x), node.outputs[1]
-    return [b.op("ScatterElements", zeros, indices, dvalues, axis=node.attr("axis"), reduction="add")]
+    return [added_elements(b, dvalues, node.outputs[1], b.shape_of(x), node.attr("axis"))]
 
 
 # --- by a condition ---------------------------------------------------------------------------------------------------
@@ -155,7 +155,8 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | Zero | None]
     if not b.needs(node.operand(2)):
         return [ZERO, ZERO, None]
     indices, depth = node.operand(0), node.operand(1)
-    hot = b.op("OneHot", indices, depth, np.array([False, True]), axis=node.attr("axis"))
+    # onnxruntime has no kernel that makes truth values at once.
+    hot = b.cast(b.op("OneHot", indices, depth, np.array([0, 1], np.float32), axis=node.attr("axis")), np.dtype(np.bool_))
     zero = b.scalar(0, dy)
     parts = [b.op("Where", hot, zero, dy), b.op("Where", hot, dy, zero)]
     sums = [b.op("Reshape", b.reduce_sum(part, None), b.ints([1])) for part in parts]

@@ -100,7 +100,7 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value]:
     return (dy,)
 
 
-sum_to = ops.define("SumTo", domain=IRGRAD_DOMAIN, cost=costs.per_operand(1))
+sum_to = ops.define("SumTo", domain=IRGRAD_DOMAIN, cost=costs.sum_to)
 """``SumTo(x, shape)``: x summed over the axes along which a tensor of `shape` was broadcast to the shape of x."""
 
 

@@ -10,7 +10,7 @@ from irgrad.cost import CostTable, cost
 from irgrad.graph import Graph, Node, Role, Value
 from irgrad.runtime.liveness import Buffer, Liveness, liveness
 
-__all__ = ["Facts", "Kept", "OpRow", "RuleRow", "gather"]
+__all__ = ["Facts", "Kept", "OpRow", "RuleRow", "gather", "total_bytes"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Facts:
         found = []
         for buffer in self.lives.buffers:
             if buffer.size and _maker(buffer).role is Role.FORWARD:
-                readers = {self.positions[n] for value in buffer.values for n in value.graph.keeps_alive(value) if self._runs(n)}
+                asked = [node for value in buffer.values for node in value.graph.keeps_alive(value)]
+                readers = {self.positions[node] for node in asked if node in self.positions}
                 if readers:
                     found.append(Kept(buffer, sorted(readers)))
         return sorted(found, key=lambda kept: (-kept.buffer.size, kept.buffer.begin))
@@ -115,8 +116,8 @@ class Facts:
     def rules(self) -> list[RuleRow]:
         """Forward operations against the backward nodes that their rules have made, the costliest first."""
         rows: dict[str | None, RuleRow] = {}
-        for node, cost in self.costs:
-            flops = 0 if cost is None else cost.flops
+        for node, taken in self.costs:
+            flops = 0 if taken is None else taken.flops
             if node.role is Role.FORWARD:
                 row = rows.setdefault(node.op.qualified_name, RuleRow(node.op.qualified_name))
                 row.forward += 1
@@ -132,20 +133,15 @@ class Facts:
     def operations(self) -> list[OpRow]:
         """All operations by role, the costliest first."""
         rows: dict[tuple[str, Role], OpRow] = {}
-        for node, cost in self.costs:
+        for node, taken in self.costs:
             key = node.op.qualified_name, node.role
             row = rows.setdefault(key, OpRow(*key))
             row.nodes += 1
-            if cost is not None:
-                row.flops, row.read, row.written = row.flops + cost.flops, row.read + cost.read, row.written + cost.written
+            if taken is not None:
+                row.flops += taken.flops
+                row.read += taken.read
+                row.written += taken.written
         return sorted(rows.values(), key=lambda row: (-row.flops, -row.written, row.name))
-
-    def boundary(self) -> int | None:
-        """The first step of a backward node, None where there is none."""
-        return next((step for step, node in enumerate(self.lives.nodes) if node.role is Role.BACKWARD), None)
-
-    def _runs(self, node: Node) -> bool:
-        return node in self.positions
 
 
 def gather(graph: Graph, sizes: Mapping[str, int] | None = None) -> Facts:

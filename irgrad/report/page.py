@@ -112,7 +112,9 @@ def _timeline(facts: Facts) -> Iterator[str]:
 
 def _tables(facts: Facts) -> Iterator[str]:
     if any(node.role is Role.BACKWARD for node in facts.lives.nodes):
-        yield _table("rules", "Forward against backward", "Each kind of operation, and what its adjoint rule has made of it.")
+        yield _table(
+            "rules", "Forward against backward", "Each kind of operation, and what its adjoint rule has made of it."
+        )
     yield _table("operations", "Operations", "What runs, by operation and role.")
     yield _table("peak", "Alive at the peak", f"The largest {_SHOWN_AT_PEAK} results in memory at that moment.")
     if facts.kept:
@@ -130,15 +132,17 @@ def _tables(facts: Facts) -> Iterator[str]:
 
 
 def _table(key: str, title: str, note: str) -> str:
-    return f'<section><h2>{escape(title)}</h2><p class="note">{escape(note)}</p><div class="grid" id="{key}"></div></section>'
+    return (
+        f'<section><h2>{escape(title)}</h2><p class="note">{escape(note)}</p><div class="grid" id="{key}"></div></section>'
+    )
 
 
 def _assumptions(facts: Facts) -> Iterator[str]:
     folded = len(facts.graph) - len(facts.lives.nodes)
     told = [
         "Everything here follows from types and shapes; nothing was run.",
-        "Nodes run one after the other in the order of the graph, which is what the numpy interpreter does; a result is freed "
-        "after its last use, and what the graph returns stays to the end.",
+        "Nodes run one after the other in the order of the graph, which is what the numpy interpreter does; a result is "
+        "freed after its last use, and what the graph returns stays to the end.",
         "Live bytes are those of results of nodes. Inputs, parameters and other constants are not counted, nor is what a "
         "kernel needs while it works (the columns of a convolution, say).",
         "A view (Reshape, Transpose, Slice, …) takes no memory of its own and keeps the whole of what it looks at alive. "
@@ -149,7 +153,9 @@ def _assumptions(facts: Facts) -> Iterator[str]:
         "several times, seeds and zeros come from the adjoint pass itself.",
     ]
     if folded > 0:
-        told.append(f"{folded:,} nodes of the graph do not run: shape arithmetic that became constants, or no output needs them.")
+        told.append(
+            f"{folded:,} nodes of the graph do not run: shape arithmetic that became constants, or no output needs them."
+        )
     if facts.costs.unknown or facts.lives.unknown:
         told.append(
             f"The sizes of {len(facts.lives.unknown):,} results are not known before the run (they depend on data), and the "

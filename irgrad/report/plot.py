@@ -42,8 +42,10 @@ def plot(live: Mapping[Role, Sequence[int]], roles: Sequence[Role], peak_name: s
 
 def _columns(total: Sequence[int]) -> list[tuple[int, int]]:
     """(first step, step to show) for each column."""
+    if not total:
+        return []
     count = min(len(total), _COLUMNS)
-    starts = [k * len(total) // count for k in range(count)] if count else []
+    starts = [k * len(total) // count for k in range(count)]
     ends = [*starts[1:], len(total)]
     return [(a, max(range(a, b), key=total.__getitem__)) for a, b in zip(starts, ends, strict=True)]
 
@@ -83,13 +85,15 @@ def _grid(scale: float, steps: int) -> Iterator[str]:
     for k in range(_TICKS + 1):
         y = _y(scale * k / _TICKS, scale)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text class="tick" x="{LEFT - 9}" y="{y + 4:.1f}" text-anchor="end">{round_bytes_text(scale * k / _TICKS)}</text>'
+        size = round_bytes_text(scale * k / _TICKS)
+        yield f'<text class="tick" x="{LEFT - 9}" y="{y + 4:.1f}" text-anchor="end">{size}</text>'
     for k in range(_TICKS + 1):
         step = round(steps * k / _TICKS)
         anchor = "start" if k == 0 else "end" if k == _TICKS else "middle"
         y = HEIGHT - BOTTOM + _STRIP + 22
         yield f'<text class="tick" x="{_x(step, steps):.1f}" y="{y}" text-anchor="{anchor}">{step:,}</text>'
-    yield f'<text class="axis" x="{(WIDTH + LEFT - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">step (a node each)</text>'
+    middle = (WIDTH + LEFT - RIGHT) / 2
+    yield f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">step (a node each)</text>'
 
 
 def _strip(roles: Sequence[Role]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from irgrad.builder import typed_call
-from irgrad.errors import ExecutionError, FeedError, IrgradError
+from irgrad.errors import ExecutionError, FeedError
 from irgrad.graph import Graph, Node, Value
 from irgrad.op import Kernel
 from irgrad.runtime.executor import MemoryReport
@@ -155,8 +155,8 @@ def _program_of(graph: Graph) -> _Program:
         call = typed_call(node)
         try:
             kernel = bind(call)
-        except IrgradError as error:
-            raise ExecutionError(f"the node {node.name!r}: {error}") from None
+        except Exception as error:  # a kernel that is planned ahead fails in as many ways as one that runs
+            raise ExecutionError(f"the node {node.name!r}: {error}") from error
         steps.append(
             _Step(
                 node,

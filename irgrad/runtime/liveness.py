@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import TypeAlias
 
 from irgrad.graph import Graph, Node, Value
 from irgrad.op import bytes_of
@@ -112,12 +113,12 @@ def liveness(graph: Graph) -> Liveness:
     buffers: list[Buffer] = []
     of: dict[Value, Buffer] = {}
     unknown: list[Value] = []
-    strided: set[Value] = set()  # those whose elements do not lie one behind the other
+    strides: dict[Value, Strides] = {}
     for position, node in enumerate(nodes):
         source = node.input(0)
         for value in node.outputs:
             end = ends.get(value, len(nodes) - 1)
-            if node.op.view and source is not None and _is_view(node, source, value, strided):
+            if source is not None and _may_be_view(node, source, value) and _is_view(node, source, value, strides):
                 if source in of:
                     buffer = of[value] = of[source]
                     buffer.end = max(buffer.end, end)
@@ -134,36 +135,78 @@ def liveness(graph: Graph) -> Liveness:
 
 # --- views ------------------------------------------------------------------------------------------------------------
 
+Strides: TypeAlias = "tuple[int, ...]"
+"""How many elements apart neighbours along each axis lie; 0 along an axis that is broadcast."""
 
-def _is_view(node: Node, source: Value, value: Value, strided: set[Value]) -> bool:
-    """Whether numpy gives a view; `strided` is told where the elements of the view do not lie one behind the other."""
+
+def _may_be_view(node: Node, source: Value, value: Value) -> bool:
+    """Whether the kernel does nothing with the elements: by its operation, or a SumTo that has nothing to sum."""
+    return node.op.view or (node.op.qualified_name == "irgrad.SumTo" and bytes_of(source.type) == bytes_of(value.type))
+
+
+def _is_view(node: Node, source: Value, value: Value, strides: dict[Value, Strides]) -> bool:
+    """Whether numpy gives a view of `source`; `strides`, of views whose elements do not lie in order, is completed."""
     before, after = _dims(source), _dims(value)
     if before is None or after is None:
         return True
-    if node.op.name in ("Reshape", "Flatten"):
-        if source in strided:
-            # Where axes of one element come or go, the others keep their strides; else the elements are copied.
-            if [d for d in before if d != 1] != [d for d in after if d != 1]:
-                return False
-            strided.add(value)
-        return True
-    if source in strided or not _stays_contiguous(node, before, after):
-        strided.add(value)
-    return True
+    ordered = _ordered(after)
+    found = _strides_of(node, before, strides.get(source, _ordered(before)), after)
+    if found is not None and found != ordered:
+        strides[value] = found
+    return found is not None
 
 
-def _stays_contiguous(node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+def _strides_of(node: Node, before: tuple[int, ...], strides: Strides, after: tuple[int, ...]) -> Strides | None:
+    """The strides of a view of an array of shape `before`; None where numpy has to copy it."""
     if node.op.name == "Transpose":
-        perm = node.attr("perm") or tuple(reversed(range(len(before))))
-        moved = [axis for axis in perm if before[axis] != 1]
-        return moved == sorted(moved)
+        return tuple(strides[axis] for axis in node.attr("perm") or reversed(range(len(before))))
     if prod(before) == prod(after):
-        return True
-    if len(before) != len(after):
-        return False
-    # A block of whole rows: nothing but the first axis of more than one element is cut.
-    cut = [axis for axis, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
-    return cut == [cut[0]] and prod(before[: cut[0]]) == 1 and after[cut[0]] <= before[cut[0]]
+        return _reshaped(before, strides, after)
+    if node.op.name == "Expand":
+        old = (*(1,) * (len(after) - len(before)), *before)
+        known = (*(0,) * (len(after) - len(before)), *strides)
+        return tuple(0 if size == 1 else stride for size, stride in zip(old, known, strict=True))
+    steps = [1] * len(before)
+    if node.op.name == "Slice" and (given := node.input(4)) is not None:
+        axes = node.input(3)
+        known_axes = range(len(before)) if axes is None else axes.contents or ()
+        for axis, step in zip(known_axes, given.contents or (), strict=False):
+            if isinstance(axis, int) and isinstance(step, int):
+                steps[axis] = step
+    return tuple(stride * step for stride, step in zip(strides, steps, strict=True))
+
+
+def _reshaped(before: tuple[int, ...], strides: Strides, after: tuple[int, ...]) -> Strides | None:
+    """The strides of a reshaped view: axes that follow each other in memory may be cut anew, others may not be joined."""
+    if not prod(after):
+        return _ordered(after)
+    runs: list[tuple[int, int]] = []  # (number of elements, distance between them) of axes that follow each other
+    for size, stride in zip(before, strides, strict=True):
+        if size == 1:
+            continue
+        if runs and runs[-1][1] == stride * size:
+            runs[-1] = runs[-1][0] * size, stride
+        else:
+            runs.append((size, stride))
+    found: list[int] = []
+    left, stride = 1, 1
+    for size in reversed(after):
+        if size != 1 and left == 1:
+            left, stride = runs.pop()
+        if left % size:
+            return None
+        found.append(stride)
+        left, stride = left // size, stride * size
+    return tuple(reversed(found))
+
+
+def _ordered(shape: tuple[int, ...]) -> Strides:
+    """The strides of an array whose elements lie one behind the other."""
+    found, stride = [], 1
+    for size in reversed(shape):
+        found.append(stride)
+        stride *= size
+    return tuple(reversed(found))
 
 
 def _dims(value: Value) -> tuple[int, ...] | None:

@@ -13,9 +13,9 @@ from typing import ClassVar
 from irgrad.builder import Builder
 from irgrad.errors import AdjointError
 from irgrad.graph import Graph, Node, Role, Value
-from irgrad.ops.transplant import needed_for
 from irgrad.passes.autodiff.adjoint import accumulate_adjoints
 from irgrad.pipeline import Pass
+from irgrad.transplant import needed_for
 
 __all__ = ["GRADIENT_OP", "LowerGradientOp"]
 

@@ -75,6 +75,17 @@ def test_parameters_can_be_fed_and_are_the_models_own_again_afterwards(executor:
     np.testing.assert_array_equal(run({"x": x})["y"], own)
 
 
+def test_a_loop_that_feeds_parameters_makes_one_further_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *args, **options: made.append(1) or make(*args, **options))
+    run = ig.compile(linear(), executor="onnxruntime")
+    w = np.ones((3, 2), np.float32)
+    for size in range(1, 5):
+        run({"x": np.ones((size, 3), np.float32), **({"w": w} if size > 1 else {})})
+    assert len(made) == 2
+
+
 @pytest.mark.parametrize("executor", ["onnxruntime", "reference"])
 @pytest.mark.parametrize(
     ("feeds", "message"),

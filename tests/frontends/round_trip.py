@@ -9,7 +9,6 @@ import onnx
 import irgrad as ig
 from irgrad.graph import Graph
 
-
 _LARGE = 2**27
 
 

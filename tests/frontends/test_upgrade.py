@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from irgrad.errors import ModelTypeError
 from irgrad.frontend import load
 from irgrad.frontends.onnx.upgrade.registry import registered
+from irgrad.frontends.onnx.upgrade.unchanged import reviewed
 from irgrad.graph import OPSET
 from irgrad.proto import node_to_proto
 from tests.frontends.old_models import OldCase, check_node, model_of, run
@@ -44,23 +44,6 @@ def steps() -> dict[tuple[str, int], tuple[Any, Any]]:
     return found
 
 
-def reviewed() -> dict[str, dict[tuple[str, int], frozenset[str]]]:
-    """Section of the table → (operation, opset) → the names that it says were added."""
-    table: dict[str, dict[tuple[str, int], frozenset[str]]] = {}
-    for line in (Path(__file__).parent / "no_change_of_meaning.txt").read_text().splitlines():
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        if words[0].startswith("["):
-            section = table.setdefault(words[0].strip("[]"), {})
-        else:
-            name, added = words[0], frozenset(w for w in words[1:] if not w.isdigit())
-            for opset in (int(w) for w in words[1:] if w.isdigit()):
-                assert (name, opset) not in section, f"{name} {opset} is listed twice"
-                section[name, opset] = added
-    return table
-
-
 STEPS = steps()
 REVIEWED = reviewed()
 UNCHANGED = {step for section in REVIEWED.values() for step in section}
@@ -72,7 +55,7 @@ def test_every_change_of_a_schema_has_an_adapter_or_was_found_to_need_none() -> 
     assert not unknown, (
         f"the installed onnx changes operations in ways that nobody has looked at: {', '.join(unknown)}. Compare the "
         "schemas: where a node means something else from then on, write an adapter in frontends/onnx/upgrade, otherwise "
-        "list the step in tests/frontends/no_change_of_meaning.txt"
+        "list the step in frontends/onnx/upgrade/no_change_of_meaning.txt"
     )
 
 

@@ -153,12 +153,13 @@ def test_a_mask_without_axes_is_refused() -> None:
         Case("Attention", [*attention_cases.operands(), np.array(0.0)]).graph()
 
 
-def test_unknown_rank_runs_but_has_no_gradient() -> None:
-    graph = graph_of("Attention", (), (), ())
+@pytest.mark.parametrize("outputs", [["y0"], ["y1", "y2"]], ids=["result", "present"])
+def test_unknown_rank_runs_but_has_no_gradient(outputs: list[str]) -> None:
+    graph = graph_of("Attention", (), (), (), outputs=3)
     x = rng(1).standard_normal((1, 2, 3, 4))
     assert compile(graph)({"x0": x, "x1": x, "x2": x})["y0"].shape == x.shape
     with pytest.raises(UnsupportedOpError, match="ranks of Q, K and V"):
-        Vjp("inputs").run(graph)
+        Vjp("inputs", outputs).run(graph)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

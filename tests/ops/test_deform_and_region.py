@@ -72,6 +72,7 @@ def test_half_precision_does_not_round_positions() -> None:
         ([X, W, OFFSET, None, OFFSET], {}, "sizes of the mask"),
         ([X, W, OFFSET, np.ones(1)], {}, "sizes of the bias"),
         ([X, W, OFFSET, np.ones((4, 1))], {}, "the bias of DeformConv has one axis"),
+        ([X, W, OFFSET, np.array(1.0)], {}, "the bias of DeformConv has one axis"),
         ([X, W, OFFSET[:, :, :3]], {}, "sizes of the offsets"),
         ([X, W[:, :2], OFFSET], {}, "channels of the images"),
         ([X, W, OFFSET], {"offset_group": 2}, "sizes of the offsets"),

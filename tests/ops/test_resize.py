@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from irgrad.builder import Builder
-from irgrad.errors import TypeInferenceError, UnsupportedOpError
+from irgrad.errors import ExecutionError, TypeInferenceError, UnsupportedOpError
 from irgrad.gradcheck import check_grads
 from irgrad.graph import Graph
 from irgrad.op import find_op
@@ -118,11 +118,30 @@ def test_lengths_agree_with_inference() -> None:
         ((None, SCALES, np.array([1, 2, 8, 3])), {}),
         ((None, SCALES[:3]), {}),
         ((None, None, np.array([3, 3])), {"axes": (2, 4)}),
+        ((None, None, np.array([3, 3])), {"axes": (3, -1)}),
+        ((None, np.array([1, 1, -2, 1], np.float32)), {}),
+        ((None, np.array([1, 1, np.nan, 1], np.float32)), {}),
+        ((None, np.array([1, 1, np.inf, 1], np.float32)), {}),
+        ((None, None, np.array([1, 2, 8, 3])), {"keep_aspect_ratio_policy": "nonsense"}),
     ],
 )
 def test_operands_that_do_not_fit(operands: tuple[np.ndarray | None, ...], attrs: dict[str, Any]) -> None:
     with pytest.raises(TypeInferenceError):
         resizing(X.shape, *operands, **attrs)
+
+
+@pytest.mark.parametrize(
+    ("operands", "attrs"),
+    [
+        ((None, None, np.array([1, 2, 8, 3])), {"mode": "nonsense"}),
+        ((None, None, np.array([1, 2, 8, 3])), {"coordinate_transformation_mode": "nonsense"}),
+        ((None, None, np.array([1, 2, -8, 3])), {}),
+    ],
+)
+@pytest.mark.parametrize("shape", [X.shape, (None,) * 4], ids=["static", "unknown"])
+def test_what_cannot_be_run_says_so(operands: tuple[np.ndarray | None, ...], attrs: dict[str, Any], shape: Shape) -> None:
+    with pytest.raises(ExecutionError, match="the node 'Resize'"):
+        compile(resizing(shape, *operands, **attrs))({"x": X})
 
 
 def test_ratio_of_unknown_sizes_in_standard_operations() -> None:
@@ -144,3 +163,23 @@ def test_scales_of_an_antialiased_resize_have_no_gradient(mapping: str) -> None:
     graph.set_outputs({"y": Builder(graph).op("Resize", x, np.array([0.1, 0.9], np.float32), scales, **attrs)})
     with pytest.raises(UnsupportedOpError, match="no cotangent of roi or scales with antialias"):
         Vjp(["scales"], ["y"]).run(graph)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("factor", [0.5, 1.5, 2])
+def test_what_is_not_finite_spreads_no_further_than_it_is_read(mode: str, factor: float) -> None:
+    graph = resizing(X.shape, None, np.array([1, 1, factor, factor], np.float32), mode=mode)
+    Vjp(["x"], ["y"]).run(graph)
+    run = compile(graph)
+    cotangent = np.ones(graph.outputs["y"].tensor_type.static_shape)
+    for changed, result, at in (("x", "y", (0, 1, 2, 2)), ("y_cotangent", "x_grad", (0, 0, 1, 1))):
+        found = []
+        for number in (0.0, 1.0, np.nan, np.inf):
+            feeds = {"x": X.copy(), "y_cotangent": cotangent.copy()}
+            feeds[changed][at] = number
+            found.append(run(feeds)[result])
+        untouched = found[0] == found[1]
+        assert untouched.any()
+        for broken in found[2:]:
+            np.testing.assert_array_equal(np.isfinite(broken), untouched)
+            np.testing.assert_allclose(broken[untouched], found[0][untouched], rtol=1e-12)

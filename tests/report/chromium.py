@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,13 @@ BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome
 """The browser's path, None where none is installed."""
 
 _PATIENCE = 30.0
+_WITH_PIPES = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for place, pipe in zip((3, 4), pipes):
+    os.dup2(pipe, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Page:
@@ -34,11 +42,16 @@ class Page:
         assert BROWSER is not None
         receives, self._out = os.pipe()
         self._in, answers = os.pipe()
-        # The browser reads from descriptor 3 and writes to 4; a shell puts ours there.
+        # The browser reads from descriptor 3 and writes to 4.
         command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-        command += [f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}", "--remote-debugging-pipe", "about:blank"]
+        command += [
+            f"--user-data-dir={profile}",
+            f"--window-size={size[0]},{size[1]}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{receives} 4>&{answers}', "sh", *command],
+            [sys.executable, "-c", _WITH_PIPES, str(receives), str(answers), *command],
             pass_fds=(receives, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
