@@ -10,17 +10,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import defs, helper, numpy_helper, shape_inference
+from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from irgrad.contents import slice_range
 from irgrad.errors import IrgradError, TypeInferenceError
 from irgrad.graph import OPSET, Graph
-from irgrad.op import Call
+from irgrad.op import Call, Op
 from irgrad.proto import node_to_proto
-from irgrad.types import Dim, Shape, TensorType, Type, add_dims, divide_dims, multiply_dims, type_from_proto, type_to_proto
+from irgrad.types import (
+    Dim,
+    Shape,
+    TensorType,
+    Type,
+    add_dims,
+    divide_dims,
+    dtype_from_name,
+    dtype_name,
+    dtype_of_element,
+    is_differentiable,
+    multiply_dims,
+    type_from_proto,
+    type_to_proto,
+)
 
 __all__ = ["infer_types"]
 
@@ -36,7 +51,7 @@ def infer_types(call: Call) -> list[Type]:
         TypeInferenceError: the operands or attributes do not fit the operation.
     """
     if call.op.infer_rule is not None:
-        _check_dtypes(call)
+        _check_operands(call)
         try:
             return list(call.op.infer_rule(call))
         except IrgradError:
@@ -54,29 +69,65 @@ def infer_types(call: Call) -> list[Type]:
     return [_unknown(call) if type is None else type for type in types]
 
 
-_VARIADIC = defs.OpSchema.FormalParameterOption.Variadic
+_FLOATS = {dtype_from_name(name) for name in ("f16", "bf16", "f32", "f64")}
 
 
-def _check_dtypes(call: Call) -> None:
-    """What onnx checks of operations that do not tell their types themselves: operands of one type have one dtype.
+class _Formal(NamedTuple):
+    """An operand as a schema describes it, floating-point dtypes being all allowed where one is.
 
-    Which dtypes it allows is not checked: a graph in float64, where gradients are checked, has all operations in it.
+    In float64, where gradients are checked, there are all operations.
+    """
+
+    name: str
+    variable: str
+    dtypes: frozenset[np.dtype]
+    required: bool
+    homogeneous: bool
+
+
+@cache
+def _formals(op: Op) -> tuple[Sequence[_Formal], bool]:
+    """The operands of an operation by its schema, and whether the last one may come several times."""
+    schema = op.schema
+    if schema is None or not schema.inputs:
+        return (), False
+    constraints = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    numbers = {f"tensor({name.lower()})": number for name, number in TensorProto.DataType.items() if number}
+    found, options = [], defs.OpSchema.FormalParameterOption
+    for formal in schema.inputs:
+        allowed = constraints.get(formal.type_str, [formal.type_str])
+        dtypes = {dtype_of_element(numbers[text]) for text in allowed if text in numbers}
+        if any(map(is_differentiable, dtypes)):
+            dtypes |= _FLOATS
+        required = formal.option == options.Single
+        found.append(_Formal(formal.name, formal.type_str, frozenset(dtypes), required, formal.is_homogeneous))
+    return tuple(found), schema.inputs[-1].option == options.Variadic
+
+
+def _check_operands(call: Call) -> None:
+    """What onnx checks of operations that do not tell their types themselves.
 
     Raises:
-        TypeInferenceError: operands are of different dtypes.
+        TypeInferenceError: an operand is missing, or has a dtype that it cannot have, or another one than an operand of the
+            same type.
     """
-    formals = [] if call.op.schema is None else list(call.op.schema.inputs)
-    if formals and formals[-1].option == _VARIADIC:
-        formals += formals[-1:] * (len(call.inputs) - len(formals))
+    formals, variadic = _formals(call.op)
+    name, count = call.op.qualified_name, len(call.inputs) if variadic else len(formals)
     first: dict[str, int] = {}
-    for k, (formal, type) in enumerate(zip(formals, call.inputs, strict=False)):  # behind them is what subgraphs capture
-        if not isinstance(type, TensorType) or not formal.is_homogeneous:
+    for k in range(count):  # behind them is what subgraphs capture
+        formal, type = formals[min(k, len(formals) - 1)], call.inputs[k] if k < len(call.inputs) else None
+        if type is None and formal.required:
+            raise TypeInferenceError(f"{name} lacks its operand {k}, {formal.name!r}")
+        if not isinstance(type, TensorType) or not formal.homogeneous:
             continue
-        like = first.setdefault(formal.type_str, k)
+        if formal.dtypes and type.dtype not in formal.dtypes:
+            allowed = " or ".join(sorted(map(dtype_name, formal.dtypes)))
+            raise TypeInferenceError(f"operand {k} of {name}, {formal.name!r}, is {type}, but has to be of {allowed}")
+        like = first.setdefault(formal.variable, k)
         if type.dtype != call.tensor(like).dtype:
             raise TypeInferenceError(
-                f"operand {k} of {call.op.qualified_name}, {formal.name!r}, is {type}, but operand {like} is "
-                f"{call.tensor(like)}; they must be of one dtype"
+                f"operand {k} of {name}, {formal.name!r}, is {type}, but operand {like} is {call.tensor(like)}; "
+                "they must be of one dtype"
             )
 
 

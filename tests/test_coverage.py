@@ -12,9 +12,8 @@ from irgrad.coverage import coverage
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
-ROWS = {
-    cells[0]: cells for cells in ([c.strip() for c in line.split("|")[1:-1]] for line in PAGE.splitlines() if "|" in line)
-}
+LINES = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if "|" in line]
+ROWS = {cells[0]: cells for cells in LINES}
 
 
 def test_every_operation_has_its_row() -> None:

@@ -277,6 +277,24 @@ def test_float64_where_an_operation_has_shorter_floats_only(b: Bench, mixed: Seq
             b.multi("CausalConvWithState", *operands, outputs=2)
 
 
+def test_dtypes_that_an_operation_does_not_have(b: Bench) -> None:
+    """Operations that tell their types themselves are held to their schemas as well."""
+    whole = b.graph.add_input("whole", TensorType(I64, (2, 6, 1)))
+    with pytest.raises(
+        TypeInferenceError, match=r"operand 0 of DFT, 'input', is i64\[2,6,1\], but has to be of bf16 or f16"
+    ):
+        b.op("DFT", whole)
+    with pytest.raises(TypeInferenceError, match=r"operand 1 of DFT, 'dft_length', is f32\[\], but has to be of i32 or i64"):
+        b.op("DFT", b.tensor(2, 6, 1), b.tensor())
+
+
+def test_operands_that_are_missing(b: Bench) -> None:
+    with pytest.raises(TypeInferenceError, match="GridSample lacks its operand 1, 'grid'"):
+        b.op("GridSample", b.tensor(1, 1, 3, 3))
+    with pytest.raises(TypeInferenceError, match=r"irgrad.Frames\(f32\[2,6\]\) does not type-check"):
+        b.op("irgrad.Frames", b.tensor(2, 6))
+
+
 @pytest.mark.parametrize(
     ("op", "operands", "attrs"),
     [

@@ -1,4 +1,4 @@
-"""Random graphs over all operations: verified, differentiated, printed and read back, simplified.
+"""Random graphs over all operations: verified, differentiated, printed, written and read back, simplified.
 
 A graph is made of the cases in tests/ops, see `irgrad.testing.random_graph`.
 """
@@ -6,10 +6,11 @@ A graph is made of the cases in tests/ops, see `irgrad.testing.random_graph`.
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from irgrad.compare import graphs_equal
+from irgrad.errors import ExportError
 from irgrad.gradcheck import GradientChecker
 from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.passes.simplify import Simplify
@@ -17,6 +18,7 @@ from irgrad.runtime import compile
 from irgrad.testing import START, compose, usable
 from irgrad.text import parse_text, to_text
 from irgrad.verify import verify
+from tests.frontends.round_trip import assert_round_trips
 from tests.ops.test_ops import DIFFERENTIATED
 
 TEMPLATES = {case.name: case for case in DIFFERENTIATED if usable(case)}
@@ -49,3 +51,18 @@ def test_random_graphs(names: list[str], seed: int) -> None:
         np.testing.assert_allclose(after[name], before[name], rtol=1e-9, atol=1e-12)
         if name in want:
             np.testing.assert_allclose(after[name], want[name], rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(list(TEMPLATES)), min_size=1, max_size=8), st.integers(0, 2**16))
+def test_random_graphs_as_files(names: list[str], seed: int) -> None:
+    graph = compose([TEMPLATES[name] for name in names], seed)
+    Vjp(["x"]).run(graph)
+    try:
+        back = assert_round_trips(graph)
+    except ExportError:
+        reject()  # some operations have no float64 in ONNX
+    feeds = {"x": START, **{name: np.array(1.0) for name in graph.inputs if name != "x"}}
+    want, got = compile(graph)(feeds), compile(back)(feeds)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-6, atol=1e-9)

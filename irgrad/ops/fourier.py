@@ -268,8 +268,8 @@ def _stft(
 ) -> np.ndarray:
     """The one-sided transform of a complex signal, which tells less than all of it, is cut off as other runtimes do."""
     count = int(length.item()) if length is not None else x.shape[1] if window is None else len(window)
-    if window is not None and len(window) != count:
-        raise ValueError(f"the window has {len(window)} elements, the frames have {count}")
+    if window is not None and window.shape != (count,):
+        raise ValueError(f"the window has the shape {list(window.shape)}, the frames have {count} elements")
     frames = _frames_of(_as_complex(x), int(step.item()), count)
     if window is not None:
         frames = frames * window
@@ -292,6 +292,8 @@ def _stft_type(call: Call) -> Sequence[Type]:
     length = size
     if call.has(2):
         shape = call.tensor(2).shape
+        if shape is not None and len(shape) != 1:
+            raise TypeInferenceError(f"the window of an STFT is {call.tensor(2)}, not of shape [length]")
         length = None if shape is None else shape[0]
     if call.has(3):
         length = size_of(call, 3)

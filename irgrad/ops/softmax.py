@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
+from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable
 from irgrad.ops import costs
 from irgrad.runtime.kernels import accumulation_dtype, deliver
-from irgrad.types import Type, merge_types
+from irgrad.types import Type, merge_types, types_compatible
 
 __all__ = ["log_softmax_of", "log_softmax_pulled_back", "ops", "softmax_of"]
 
@@ -72,7 +73,10 @@ else in its place sends it no cotangent, and then it has none to hand on.
 
 @softmax_grad.infer
 def _softmax_grad_type(call: Call) -> Sequence[Type]:
-    return [merge_types(call.tensor(0), call.tensor(1))]
+    y, dy = call.tensor(0), call.tensor(1)
+    if not types_compatible(y, dy):
+        raise TypeInferenceError(f"SoftmaxGrad takes a softmax and its cotangent, of one type, not {y} and {dy}")
+    return [merge_types(y, dy)]
 
 
 @softmax_grad.kernel

@@ -98,6 +98,7 @@ def test_every_case(case: Case) -> None:
 DYNAMIC = [case for case in CASES if case.dynamic]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DYNAMIC, ids=names(DYNAMIC))
 def test_every_case_without_shapes(case: Case) -> None:
     case = exportable(case)
@@ -124,7 +125,8 @@ CONTROL = [case for case in DIFFERENTIATED if case.op in ("If", "Loop", "Scan", 
 def test_joint_graphs_with_subgraphs(case: Case) -> None:
     case = exportable(case)
     joint, feeds = joint_of(case)
-    assert_same_results(joint, assert_round_trips(joint), feeds, rtol=1e-5, atol=1e-9)
+    if not is_refused(case, joint):
+        assert_same_results(joint, assert_round_trips(joint), feeds, rtol=1e-5, atol=1e-9)
 
 
 KEYED = ["irgrad.FoldIn", "irgrad.RandomUniform", "irgrad.RandomNormal"]

@@ -27,8 +27,9 @@ F32 = np.dtype(np.float32)
 def graph_of(op: str, *shapes: Any, outputs: int = 1, dtype: Any = np.float64, **attrs: Any) -> Graph:
     """One node whose operand k is the input `x<k>` of the given shape; None for an absent operand."""
     graph = Graph(op)
+    types = [np.dtype(np.int64 if (op, k) == ("Attention", 6) else dtype) for k in range(len(shapes))]
     operands = [
-        None if shape is None else graph.add_input(f"x{k}", TensorType(np.dtype(dtype), shape or None))
+        None if shape is None else graph.add_input(f"x{k}", TensorType(types[k], shape or None))
         for k, shape in enumerate(shapes)
     ]
     results = Builder(graph).multi(op, *operands, outputs=outputs, **attrs)

@@ -73,6 +73,7 @@ REFUSED: list[tuple[str, Shape, Sequence[Any], dict[str, Any], str]] = [
     ("STFT", (2, 6, 3), (2,), {}, r"not of shape \[batch, size, 1\]"),
     ("STFT", (2, 6, 1), (0, None, 3), {}, "there are no frames of length 3 and step 0"),
     ("STFT", (2, 6, 1), (1, None, 7), {}, "there are no frames of length 7"),
+    ("STFT", (2, 6, 1), (1, np.ones((1, 4))), {}, r"the window of an STFT is f64\[1,4\]"),
 ]
 
 
@@ -91,7 +92,7 @@ def test_what_does_not_fit_is_refused(
         ("DFT", (2, 6, 1), (), {"onesided": 1, "inverse": 1}, "one-sided"),
         ("DFT", (2, 6, 3), (), {}, "the last of size 1 or 2"),
         ("STFT", (2, 6, 1), (1, None, 7), {}, "there are no frames of length 7"),
-        ("STFT", (2, 6, 1), (1, np.ones(3), 4), {}, "the window has 3 elements, the frames have 4"),
+        ("STFT", (2, 6, 1), (1, np.ones(3), 4), {}, r"the window has the shape \[3\], the frames have 4 elements"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_run_time(
