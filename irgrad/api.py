@@ -126,7 +126,8 @@ def grad(
 
     Args:
         graph: a forward graph; it is left as it is.
-        wrt: "parameters" (the float initializers), "inputs", or names of any floating-point values, intermediates included.
+        wrt: "parameters" (the float initializers that can be learned), "inputs", or names of any floating-point values,
+            intermediates included.
         loss: a loss to add first, by name (see `irgrad.passes.loss.LOSSES`): it adds the input `target` and the output
             `loss`, which is then what is differentiated. Without one the output itself must be a scalar.
         output: the output that is differentiated, or that the loss is of; may be left out where there is only one of a

@@ -173,6 +173,8 @@ class Op:
         broadcasts: True if every operand may be broadcast to the output's shape, or the positions of those that may; the
             adjoint pass sums their cotangents back.
         random: it draws random numbers, so that it is neither folded nor merged with its like.
+        settings: positions of floating-point operands that say how to compute, as attributes do (the scales of a Resize): a
+            constant that is nothing else is no parameter to learn.
         view: its kernel returns a view of the first operand where numpy can make one, which costs nothing.
     """
 
@@ -185,6 +187,7 @@ class Op:
         gradient: AdjointRule | Zero | None = None,
         broadcasts: bool | Sequence[int] = False,
         random: bool = False,
+        settings: Sequence[int] = (),
         view: bool = False,
         cost: CostRule | None = None,
         defaults: Mapping[str, Any] | None = None,
@@ -194,6 +197,7 @@ class Op:
         self.gradient = gradient
         self.broadcasts = broadcasts
         self.random = random or (domain == "" and name in _RANDOM)
+        self.settings = settings
         self.view = view
         self._cost = cost
         self._kernel = kernel

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from irgrad.cli.common import counted, model_argument, refuse_early, show
-from irgrad.cli.joint import gradient_options
+from irgrad.cli.running import gradient_options
 from irgrad.cli.shown import graph_or_joint
 from irgrad.drawing import FORMATS, draw
 from irgrad.drawing.options import Collapse

@@ -8,8 +8,8 @@ import click
 from click.core import ParameterSource
 
 from irgrad import api
-from irgrad.cli.common import load_model
-from irgrad.cli.joint import Joint, wrt_names
+from irgrad.cli.common import load_model, parse_wrt
+from irgrad.cli.running import Joint
 from irgrad.errors import UsageError
 from irgrad.graph import Graph
 from irgrad.passes.loss import Loss
@@ -42,4 +42,4 @@ def graph_or_joint(
         graph.set_outputs({**graph.outputs, output: graph.value(output)})
     if loss is not None:
         graph, output = api.apply(graph, [Loss(loss, output)]), Loss.result
-    return (Joint.of(graph, wrt_names(wrt), output).graph if grad else graph), label
+    return (Joint.of(graph, parse_wrt(wrt), output).graph if grad else graph), label

@@ -11,7 +11,7 @@ import click
 
 from irgrad import api
 from irgrad.cli.common import counted, model_argument, show
-from irgrad.cli.joint import gradient_options
+from irgrad.cli.running import gradient_options
 from irgrad.cli.shown import graph_or_joint
 from irgrad.errors import UsageError
 

@@ -46,7 +46,7 @@ def _known_operands(call: Call, first: int) -> list[np.ndarray | None] | None:
     return operands
 
 
-resize = ops.define("Resize", cost=costs.resize())
+resize = ops.define("Resize", settings=(1, 2), cost=costs.resize())
 
 
 @resize.prepare

@@ -28,16 +28,17 @@ def resolve_wrt(graph: Graph, wrt: Wrt) -> dict[str, Value]:
 
     Args:
         graph: where they live.
-        wrt: "parameters" (but for running statistics, which are not learned), "inputs" (those of a floating-point dtype),
-            one name, or names of any outputs and other values. A name that is an output's means what is returned under it,
-            whatever that value itself is called.
+        wrt: "parameters" (but for running statistics and settings, such as the scales of a Resize, which are not learned),
+            "inputs" (those of a floating-point dtype), one name, or names of any outputs and other values. A name that is
+            an output's means what is returned under it, whatever that value itself is called.
 
     Raises:
         AdjointError: a name is unknown or not of a floating-point dtype, or there is nothing to differentiate by.
     """
     if wrt == "parameters":
         moved = updates_of(graph)
-        values = {value.name: value for value in graph.constants if value.is_parameter and value.name not in moved}
+        learned = [v for v in graph.constants if v.is_parameter and v.name not in moved and not _is_setting(v)]
+        values = {value.name: value for value in learned}
     elif wrt == "inputs":
         values = {name: value for name, value in graph.inputs.items() if value.type.differentiable}
     else:
@@ -51,6 +52,12 @@ def resolve_wrt(graph: Graph, wrt: Wrt) -> dict[str, Value]:
         what = f"{wrt} of a floating-point dtype" if isinstance(wrt, str) else "names in wrt"
         raise AdjointError(f"there is nothing to differentiate by: the graph has no {what}")
     return values
+
+
+def _is_setting(value: Value) -> bool:
+    """Whether a value is read, and only as a setting, see `Op.settings`."""
+    places = [k in user.op.settings for user in value.users for k, operand in enumerate(user.inputs) if operand is value]
+    return bool(places) and all(places)
 
 
 def resolve_outputs(graph: Graph, outputs: Sequence[str] | None) -> dict[str, Value]:

@@ -140,6 +140,16 @@ def test_gradients_by_inputs_parameters_and_intermediates() -> None:
     assert list(joint.outputs) == ["y", "x_grad", "a1_grad", "w1_grad"]
 
 
+def test_settings_are_no_parameters() -> None:
+    scales = np.array([1, 1, 2, 2], np.float32)
+    nodes = [helper.make_node("Mul", ["x", "w"], ["h"]), helper.make_node("Resize", ["h", "", "s"], ["y"], mode="linear")]
+    weights = {"w": np.ones(1, np.float32), "s": scales}
+    graph = ig.load(model(nodes, {"x": [1, 1, 2, 2]}, {"y": [1, 1, 4, 4]}, weights))
+    assert ig.vjp(graph).gradients == {"x": "x_grad"}
+    assert ig.vjp(graph, "parameters").gradients == {"w": "w_grad"}
+    assert ig.vjp(graph, ["s"]).gradients == {"s": "s_grad"}
+
+
 def test_the_source_graph_is_left_alone() -> None:
     graph = ig.load(mlp())
     before = str(graph)
