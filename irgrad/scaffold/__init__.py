@@ -84,7 +84,7 @@ def _package(name: str) -> str:
 def _template(path: Path) -> Template:
     # The package's own __init__.py must not be taken for one of this folder.
     name = "package.py" if path.name == "__init__.py" else path.name
-    return Template(files(__name__).joinpath("plugin", f"{name}.txt").read_text(encoding="utf-8"))
+    return Template(files(__name__).joinpath("plugin-template", f"{name}.txt").read_text(encoding="utf-8"))
 
 
 def _factories(package: str, kind: Kind) -> str:
