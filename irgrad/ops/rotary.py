@@ -22,7 +22,8 @@ from irgrad.types import TensorType, Type, dims_differ, divide_dims
 
 ops = OpTable()
 
-rotary_embedding = ops.define("RotaryEmbedding", cost=costs.per_element(3))
+# Exporters write caches for a batch of one, which serve every batch.
+rotary_embedding = ops.define("RotaryEmbedding", broadcasts=(1, 2), cost=costs.per_element(3))
 
 
 @rotary_embedding.kernel
@@ -79,9 +80,10 @@ def _check(call: Call, x: TensorType) -> None:
     positions = call.tensor(3).shape if call.has(3) else None
     if positions is not None and (len(positions) != 2 or any(map(dims_differ, positions, (batch, sequence)))):
         raise TypeInferenceError(f"the position_ids of RotaryEmbedding are {call.tensor(3)}, which does not fit X, {x}")
-    expected = (None, divide_dims(size, 2)) if call.has(3) else (batch, sequence, divide_dims(size, 2))
     for name, index in (("cos_cache", 1), ("sin_cache", 2)):
         shape = call.tensor(index).shape
+        rows = 1 if shape and shape[0] == 1 else batch
+        expected = (None, divide_dims(size, 2)) if call.has(3) else (rows, sequence, divide_dims(size, 2))
         if shape is not None and (len(shape) != len(expected) or any(map(dims_differ, shape, expected))):
             raise TypeInferenceError(f"the {name} of RotaryEmbedding is {call.tensor(index)}, which does not fit X, {x}")
 

@@ -51,6 +51,16 @@ CASES += [
     Case("RotaryEmbedding", operands(False, True, dtype=np.float16), id="half", oracle=in_double, rtol=1e-3),
     Case("RotaryEmbedding", operands(False, True), id="by-x", wrt=[0]),
     Case("RotaryEmbedding", operands(False, True), id="by-sine", wrt=[2]),
+    *(
+        Case(
+            "RotaryEmbedding",
+            [x, *(cache[:1] for cache in caches)],
+            {"num_heads": HEADS} if packed else {},
+            id=f"one-cache-for-all-{'packed' if packed else 'by-head'}",
+        )
+        for packed in (False, True)
+        for x, *caches in [operands(packed, False)]
+    ),
     Case("RotaryEmbedding", [a[:0] for a in operands(True, False)], {"num_heads": HEADS}, id="no-batch", oracle=itself),
     Case("RotaryEmbedding", [a[:, :0] for a in operands(True, False)], {"num_heads": HEADS}, id="no-steps", oracle=itself),
     Case("RotaryEmbedding", [a[:0] for a in operands(False, False)], {"interleaved": 1}, id="no-batch-by-head"),
