@@ -24,7 +24,7 @@ from irgrad.runtime import compile
 from irgrad.types import TensorType, Type, is_differentiable
 from irgrad.unpacked import Unpacked
 
-__all__ = ["GradientCheck", "GradientChecker", "as_double", "check_grads"]
+__all__ = ["GradientCheck", "GradientChecker", "as_float", "check_grads", "return_gradients"]
 
 # The likeliest first, since the search ends at the first width that is sure of its result: 1e-6 for smooth functions, 1e-8
 # to step between the kinks of a deep network of ReLUs (of a million units some change sign within any larger step).
@@ -137,7 +137,7 @@ class GradientChecker:
         outputs = None if outputs is None else self._whole.names(outputs)
         double = self._whole.graph.copy()
         ConvertFloat("f64").run(double)
-        self._feeds = {name: as_double(feed) for name, feed in self._whole.feeds.items()}
+        self._feeds = {name: as_float(feed) for name, feed in self._whole.feeds.items()}
         self._start = _movable(double, list(resolve_wrt(double, wrt).values()), self._feeds)
         differentiated = resolve_outputs(double, outputs)
         double.set_outputs({**double.outputs, **differentiated})
@@ -274,7 +274,22 @@ def _unit(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-300)
 
 
-def as_double(feed: Any) -> Any:
-    """A feed in float64 if it is an array of floating-point numbers, otherwise itself."""
+def return_gradients(graph: Graph, wrt: Wrt, outputs: Sequence[str]) -> list[str]:
+    """Make a graph return the gradients of its outputs and nothing else, so that those can be checked in their turn.
+
+    Returns:
+        The names of the new outputs, which differ from those that the gradients of the gradients take.
+    """
+    Vjp(wrt, outputs).run(graph)
+    gradients = {f"d{name}": graph.outputs[output] for name, output in graph.gradients.items()}
+    graph.set_outputs(gradients)
+    graph.gradients.clear()
+    return list(gradients)
+
+
+def as_float(feed: Any, dtype: Any = np.float64) -> Any:
+    """A feed in a floating-point dtype if it is an array of floating-point numbers, or a list of those; otherwise itself."""
+    if isinstance(feed, list) and any(isinstance(item, np.ndarray) for item in feed):
+        return [as_float(item, dtype) for item in feed]
     array = np.asarray(feed)
-    return array.astype(np.float64) if is_differentiable(array.dtype) else feed
+    return array.astype(dtype) if is_differentiable(array.dtype) else feed

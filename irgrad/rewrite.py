@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from irgrad.builder import Builder
 from irgrad.errors import IrgradError, PassError, TypeInferenceError
-from irgrad.graph import Graph, Node, Operand, Value
-from irgrad.op import Op
+from irgrad.graph import Graph, Node, Value
 from irgrad.pattern import Match, Rule
 from irgrad.types import merge_types, types_compatible
 
@@ -89,17 +88,8 @@ class RecordingBuilder(Builder):
         super().__init__(graph)
         self.made: list[Node] = []
 
-    def node(
-        self,
-        op: Op,
-        inputs: Sequence[Operand],
-        attrs: Mapping[str, Any] | None = None,
-        *,
-        outputs: int = 1,
-        name: str | None = None,
-        output_names: Sequence[str | None] | None = None,
-    ) -> Node:
-        self.made.append(super().node(op, inputs, attrs, outputs=outputs, name=name, output_names=output_names))
+    def node(self, *args: Any, **kwargs: Any) -> Node:
+        self.made.append(super().node(*args, **kwargs))
         return self.made[-1]
 
 

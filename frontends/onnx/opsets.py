@@ -7,7 +7,7 @@ nodes up over the step, and which leaves this node as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -20,8 +20,7 @@ from irgrad.frontends.onnx.check import type_string
 from irgrad.frontends.onnx.upgrade import OldNode
 from irgrad.frontends.onnx.upgrade.registry import adapters_of
 from irgrad.frontends.onnx.upgrade.unchanged import admitted, is_unchanged
-from irgrad.graph import Graph, Node, Operand, Value
-from irgrad.op import Op
+from irgrad.graph import Graph, Node, Value
 from irgrad.types import Type
 
 __all__ = ["OLDEST", "lowest_opset", "misfit", "own_attributes", "own_inputs", "results_needed"]
@@ -171,17 +170,8 @@ class _Refusing(Builder):
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
 
-    def node(
-        self,
-        op: Op,
-        inputs: Sequence[Operand],
-        attrs: Mapping[str, Any] | None = None,
-        *,
-        outputs: int = 1,
-        name: str | None = None,
-        output_names: Sequence[str | None] | None = None,
-    ) -> Node:
+    def node(self, *args: Any, **kwargs: Any) -> Node:
         raise _EmitsError
 
-    def constant(self, array: Any, dtype: Any = None, name: str | None = None) -> Value:
+    def constant(self, *args: Any, **kwargs: Any) -> Value:
         raise _EmitsError

@@ -11,7 +11,6 @@ from irgrad import api
 from irgrad.cli.common import (
     Steps,
     counted,
-    load_model,
     model_argument,
     parse_wrt,
     refuse_early,
@@ -20,11 +19,18 @@ from irgrad.cli.common import (
     show,
     show_table,
 )
-from irgrad.cli.running import Joint, described, feed_options, gradient_options, made_feeds, save_arrays
+from irgrad.cli.running import (
+    Joint,
+    described,
+    feed_options,
+    gradient_options,
+    load_with_loss,
+    made_feeds,
+    save_arrays,
+)
 from irgrad.cli.tables import Table, align
 from irgrad.gradcheck import GradientChecker
 from irgrad.graph import Graph
-from irgrad.passes.loss import Loss
 from irgrad.runtime import compile
 
 __all__ = ["command"]
@@ -75,11 +81,7 @@ def command(
         if path is not None:
             refuse_early(option, path, model)
     with Steps("load", 5 if check else 4) as steps:
-        graph, label = load_model(model, example)
-        if output is not None and output not in graph.outputs:
-            graph.set_outputs({**graph.outputs, output: graph.value(output)})
-        if loss is not None:
-            graph, output = api.apply(graph, [Loss(loss, output)]), Loss.result
+        graph, label, output = load_with_loss(model, example, loss, output)
         steps.next("feeds")
         arrays, notes = made_feeds(graph, feeds, dims, weights or ("random" if example else "model"), seed)
         steps.next("differentiate")

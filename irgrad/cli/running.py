@@ -12,16 +12,16 @@ import click
 import numpy as np
 
 from irgrad import api
-from irgrad.cli.common import F, counted, parse_dims, parse_feeds
+from irgrad.cli.common import F, counted, load_model, parse_dims, parse_feeds
 from irgrad.files import replacing
 from irgrad.graph import Graph, Role
 from irgrad.passes.autodiff.derivatives import resolve_outputs
-from irgrad.passes.loss import LOSSES
+from irgrad.passes.loss import LOSSES, Loss
 from irgrad.plausible import plausible_feeds, plausible_parameters
 from irgrad.runtime import compile
 from irgrad.types import TensorType
 
-__all__ = ["Joint", "described", "feed_options", "gradient_options", "made_feeds", "save_arrays"]
+__all__ = ["Joint", "described", "feed_options", "gradient_options", "load_with_loss", "made_feeds", "save_arrays"]
 
 
 def gradient_options(command: F) -> F:
@@ -52,6 +52,22 @@ def feed_options(command: F) -> F:
     return click.option(
         "--feed", "feeds", multiple=True, metavar="NAME=FILE.npy", help="An array for an input (or a parameter)."
     )(command)
+
+
+def load_with_loss(
+    model: Path | None, example: str | None, loss: str | None, output: str | None
+) -> tuple[Graph, str, str | None]:
+    """The graph of MODEL or --example, what to call it, and the output to differentiate: that of --loss where it is given.
+
+    Raises:
+        IrgradError: the model cannot be read, or a name is unknown.
+    """
+    graph, label = load_model(model, example)
+    if output is not None and output not in graph.outputs:
+        graph.set_outputs({**graph.outputs, output: graph.value(output)})
+    if loss is not None:
+        return api.apply(graph, [Loss(loss, output)]), label, Loss.result
+    return graph, label, output
 
 
 def made_feeds(

@@ -7,12 +7,10 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from irgrad import api
-from irgrad.cli.common import load_model, parse_wrt
-from irgrad.cli.running import Joint
+from irgrad.cli.common import parse_wrt
+from irgrad.cli.running import Joint, load_with_loss
 from irgrad.errors import UsageError
 from irgrad.graph import Graph
-from irgrad.passes.loss import Loss
 
 __all__ = ["graph_or_joint", "refuse_without_grad"]
 
@@ -37,9 +35,5 @@ def graph_or_joint(
         IrgradError: the model cannot be read, a name is unknown, or there is no gradient.
     """
     refuse_without_grad(grad)
-    graph, label = load_model(model, example)
-    if output is not None and output not in graph.outputs:
-        graph.set_outputs({**graph.outputs, output: graph.value(output)})
-    if loss is not None:
-        graph, output = api.apply(graph, [Loss(loss, output)]), Loss.result
+    graph, label, output = load_with_loss(model, example, loss, output)
     return (Joint.of(graph, parse_wrt(wrt), output).graph if grad else graph), label

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import click
 
-from irgrad import api
 from irgrad.cli.common import (
     Steps,
     counted,
-    load_model,
     model_argument,
     parse_wrt,
     refuse_early,
@@ -20,11 +18,18 @@ from irgrad.cli.common import (
     show,
     show_table,
 )
-from irgrad.cli.running import Joint, described, feed_options, gradient_options, made_feeds, save_arrays
+from irgrad.cli.running import (
+    Joint,
+    described,
+    feed_options,
+    gradient_options,
+    load_with_loss,
+    made_feeds,
+    save_arrays,
+)
 from irgrad.cli.shown import refuse_without_grad
 from irgrad.cli.tables import Table
 from irgrad.errors import ExecutionError
-from irgrad.passes.loss import Loss
 from irgrad.tracing import Step, Trace, TracedValue, trace
 
 __all__ = ["command"]
@@ -75,11 +80,7 @@ def command(
     seen: list[Step] = []
     found: Trace | None = None
     with Steps("load", 3) as steps:
-        graph, label = load_model(model, example)
-        if output is not None and output not in graph.outputs:
-            graph.set_outputs({**graph.outputs, output: graph.value(output)})
-        if loss is not None:
-            graph, output = api.apply(graph, [Loss(loss, output)]), Loss.result
+        graph, label, output = load_with_loss(model, example, loss, output)
         steps.next("feeds")
         arrays, notes = made_feeds(graph, feeds, dims, weights or ("random" if example else "model"), seed)
         if grad:

@@ -20,12 +20,12 @@ from onnx.backend.test.runner import Runner
 from irgrad.api import load
 from irgrad.conformance.cases import EXCLUDED, NodeCase
 from irgrad.errors import ExecutionError, FeedError, IrgradError, TypeInferenceError
-from irgrad.gradcheck import GradientChecker, as_double
+from irgrad.gradcheck import GradientChecker, as_float, return_gradients
 from irgrad.graph import Graph
 from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.passes.convert_float import ConvertFloat
 from irgrad.runtime import compile
-from irgrad.types import TensorType, dtype_from_name, is_differentiable
+from irgrad.types import TensorType, dtype_from_name
 
 __all__ = [
     "Finding",
@@ -189,19 +189,13 @@ def _first_order(graph: Graph, feeds: Mapping[str, Any], wrt: Sequence[str], out
 def _second_order(graph: Graph, feeds: Mapping[str, Any], wrt: Sequence[str], outputs: Sequence[str]) -> Finding:
     joint = graph.copy()
     ConvertFloat("f64").run(joint)
-    results = compile(joint)({name: as_double(feed) for name, feed in feeds.items()})
-    Vjp(wrt, outputs).run(joint)
+    results = compile(joint)({name: as_float(feed) for name, feed in feeds.items()})
+    gradients = return_gradients(joint, wrt, outputs)
     generator = np.random.default_rng(2)
     cotangents = {
         f"{n}_cotangent": generator.standard_normal(results[n].shape).astype(results[n].dtype, copy=False) for n in outputs
     }
-    # Under names that the gradients of the gradients do not want for themselves.
-    gradients = {f"d{name}": joint.outputs[output] for name, output in joint.gradients.items()}
-    joint.set_outputs(gradients)
-    joint.gradients.clear()
-    return _checked(
-        GradientChecker(joint, {**feeds, **cotangents}, [*wrt, *cotangents], list(gradients), rtol=RTOL), directions=1
-    )
+    return _checked(GradientChecker(joint, {**feeds, **cotangents}, [*wrt, *cotangents], gradients, rtol=RTOL), directions=1)
 
 
 def _checked(checker: GradientChecker, directions: int) -> Finding:
@@ -230,11 +224,11 @@ def judge_precision(case: NodeCase, dtype: str) -> Finding:
     if not wrt or not outputs:
         return _ABSENT
     narrow = dtype_from_name(dtype)
-    feeds = {name: _rounded(feed, narrow) for name, feed in _feeds(graph, case).items()}
+    feeds = {name: as_float(feed, narrow) for name, feed in _feeds(graph, case).items()}
     gradients = _gradients(graph, feeds, wrt, outputs, dtype)
     if gradients is None:
         return _ABSENT
-    exact = _gradients(graph, {name: as_double(feed) for name, feed in feeds.items()}, wrt, outputs, "f64")
+    exact = _gradients(graph, {name: as_float(feed) for name, feed in feeds.items()}, wrt, outputs, "f64")
     assert exact is not None, "what runs and is finite in a shorter float is in float64"
     largest = max(float(np.linalg.norm(want)) for want in exact.values())
     for name, want in exact.items():
@@ -245,11 +239,6 @@ def judge_precision(case: NodeCase, dtype: str) -> Finding:
         if np.isfinite(want).all() and not error <= PRECISION[dtype] * scale:
             return Finding(Verdict.WRONG, f"the gradient by {name} in {dtype} is off by {error:.2g} of {scale:.2g}")
     return _OK
-
-
-def _rounded(feed: Any, dtype: np.dtype) -> Any:
-    array = np.asarray(feed)
-    return array.astype(dtype) if is_differentiable(array.dtype) else feed
 
 
 def _gradients(

@@ -16,9 +16,9 @@ from irgrad.errors import TypeInferenceError
 from irgrad.graph import Graph, Node, Value
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable, find_op
 from irgrad.ops.sequence_kernels import sum_of_sequences, zeros_of_sequence
-from irgrad.ops.sequence_types import as_known_as
+from irgrad.ops.sequence_types import as_known_as, element_of_sum
 from irgrad.runtime.kernels import deliver
-from irgrad.types import OptionalType, TensorType, Type, merge_types, types_compatible
+from irgrad.types import OptionalType, TensorType, Type, types_compatible
 
 ops = OpTable()
 
@@ -112,13 +112,7 @@ def _sum(*values: Any, out: None = None) -> Any:
 
 @optional_sum.infer
 def _sum_type(call: Call) -> Sequence[Type]:
-    first = _held(call)
-    for position in range(1, len(call.inputs)):
-        other = _held(call, position)
-        if not types_compatible(first, other):
-            raise TypeInferenceError(f"optionals of {first} and of {other} cannot be added")
-        first = merge_types(first, other)
-    return [OptionalType(first)]
+    return [OptionalType(element_of_sum([_held(call, k) for k in range(len(call.inputs))], "optionals"))]
 
 
 @optional_sum.adjoint

@@ -6,6 +6,7 @@ ThresholdedRelu(alpha) is alpha. At a kink the derivative is that of the branch 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +22,7 @@ __all__ = ["Activation", "activations_of"]
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(ABC):
     """One function with its parameters."""
 
     alpha: float = 0.0
@@ -30,21 +31,21 @@ class Activation:
     parameters: ClassVar[Mapping[str, float | None]] = {}
     """The parameters that the function takes, in the order of its description → default, None where there is none."""
 
+    @abstractmethod
     def apply(self, x: np.ndarray, y: np.ndarray) -> None:
         """Write f(x) into y, which may be x."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slope(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
         """Write f'(x), given y = f(x), into `out`, which is neither of them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def emit(self, b: Builder, x: Value) -> Value:
         """Emit f(x)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def emit_slope(self, b: Builder, x: Value, y: Value) -> Value:
         """Emit f'(x), given y = f(x); it broadcasts to the shape of x."""
-        raise NotImplementedError
 
 
 # --- smooth ones ------------------------------------------------------------------------------------------------------

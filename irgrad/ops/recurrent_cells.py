@@ -7,6 +7,7 @@ z, r, h). The pre-activations of a step come in as the projected input ``X[t] W^
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -55,7 +56,7 @@ The cells c and c_out are those of an LSTM, else None.
 """
 
 
-class Adjoint:
+class Adjoint(ABC):
     """The adjoint of one step. Arrays of one step are [batch, columns].
 
     Attributes:
@@ -78,9 +79,9 @@ class Adjoint:
         self.work = direction.buffer()
         self.dh, self.dc = direction.buffer(), direction.buffer()
 
+    @abstractmethod
     def __call__(self, step: AdjointStep) -> None:
         """Go back over one step."""
-        raise NotImplementedError
 
     def activate(self, z: np.ndarray, *spans: tuple[Activation, slice]) -> None:
         """Compute the gates and their slopes from the pre-activations, for each span of columns by its function."""

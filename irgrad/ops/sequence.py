@@ -17,9 +17,9 @@ from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable
 from irgrad.ops.sequence_kernels import join, place_of, sum_of_sequences, zeros_of_sequence
 from irgrad.ops.sequence_lowering import lower_sizes, lower_sum, lower_zeros
-from irgrad.ops.sequence_types import as_known_as, element_of, joined_elements, part_size, with_axis
+from irgrad.ops.sequence_types import as_known_as, element_of, element_of_sum, joined_elements, part_size, with_axis
 from irgrad.runtime.kernels import deliver
-from irgrad.types import SequenceType, TensorType, Type, dtype_of_element, merge_types, types_compatible
+from irgrad.types import SequenceType, TensorType, Type, dtype_of_element
 
 ops = OpTable()
 
@@ -271,13 +271,7 @@ def _sum(*sequences: list[np.ndarray], out: None = None) -> list[np.ndarray]:
 
 @sequence_sum.infer
 def _sum_type(call: Call) -> Sequence[Type]:
-    first: Type = element_of(call, 0)
-    for position in range(1, len(call.inputs)):
-        other = element_of(call, position)
-        if not types_compatible(first, other):
-            raise TypeInferenceError(f"sequences of {first} and of {other} cannot be added")
-        first = merge_types(first, other)
-    return [SequenceType(first)]
+    return [SequenceType(element_of_sum([element_of(call, k) for k in range(len(call.inputs))], "sequences"))]
 
 
 @sequence_sum.adjoint

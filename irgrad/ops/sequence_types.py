@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Value
 from irgrad.op import Call
-from irgrad.types import Dim, OptionalType, SequenceType, TensorType, merge_types, types_compatible
+from irgrad.types import Dim, OptionalType, SequenceType, TensorType, Type, merge_types, types_compatible
 
-__all__ = ["as_known_as", "element_of", "joined_elements", "part_size", "with_axis"]
+__all__ = ["as_known_as", "element_of", "element_of_sum", "joined_elements", "part_size", "with_axis"]
 
 
 def as_known_as(value: Value, like: Value) -> Value:
@@ -47,6 +47,20 @@ def joined_elements(call: Call, types: Sequence[TensorType]) -> TensorType:
             first = first.with_shape(None)
         else:
             first = first.with_shape(tuple(a if a == b else None for a, b in zip(first.shape, other.shape, strict=True)))
+    return first
+
+
+def element_of_sum(elements: Sequence[Type], what: str) -> Type:
+    """The type of the elements of a sum, of sequences or optionals (`what`) that hold these.
+
+    Raises:
+        TypeInferenceError: one value cannot be of two of these types.
+    """
+    first = elements[0]
+    for other in elements[1:]:
+        if not types_compatible(first, other):
+            raise TypeInferenceError(f"{what} of {first} and of {other} cannot be added")
+        first = merge_types(first, other)
     return first
 
 

@@ -9,10 +9,9 @@ import numpy as np
 
 from irgrad.builder import typed_call
 from irgrad.errors import UnsupportedOpError, UsageError
-from irgrad.gradcheck import GradientChecker, check_grads
+from irgrad.gradcheck import GradientChecker, check_grads, return_gradients
 from irgrad.graph import Graph
 from irgrad.op import ZERO, Op
-from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.passes.autodiff.expand import expand
 from irgrad.runtime import compile
 from irgrad.runtime.kernels import reference_kernel, results_of
@@ -164,16 +163,12 @@ def check_second_order(graph: Graph, feeds: Mapping[str, Any], wrt: Sequence[str
     """
     feeds = dict(feeds)
     results = compile(graph)(feeds)
-    Vjp(wrt, outputs).run(graph)
+    gradients = return_gradients(graph, wrt, outputs)
     generator = np.random.default_rng(1)
     for name in outputs:
         feeds[f"{name}_cotangent"] = mapped(lambda y: generator.standard_normal(y.shape).astype(y.dtype), results[name])
-    # Under names that the gradients of the gradients do not want for themselves.
-    gradients = {f"d{name}": graph.outputs[output] for name, output in graph.gradients.items()}
-    graph.set_outputs(gradients)
-    graph.gradients.clear()
     everything = [name for name in graph.inputs if graph.value(name).type.differentiable]
-    check_grads(graph, feeds, everything, list(gradients), directions=1)
+    check_grads(graph, feeds, everything, gradients, directions=1)
 
 
 # --- lowering ---------------------------------------------------------------------------------------------------------
