@@ -11,6 +11,7 @@ import numpy as np
 from irgrad.errors import ExecutionError, FeedError, UsageError
 from irgrad.frontends.onnx.training import TrainingModel
 from irgrad.graph import Graph, Node, Role
+from irgrad.parameters import with_parameters
 from irgrad.passes.autodiff.gradient_op import GRADIENT_OP, LowerGradientOp
 from irgrad.passes.training.updates import note_update
 from irgrad.plugin import registry
@@ -113,12 +114,13 @@ class Training:
         return results
 
     def trained(self) -> Graph:
-        """The inference graph with the parameters as they are now."""
-        graph = self.inference.copy()
-        for value in list(graph.constants):
-            if value.name in self.state:
-                graph.set_constant(value, self.state[value.name])
-        return graph
+        """The inference graph with the parameters as they are now.
+
+        Raises:
+            UsageError: the training has changed a constant that decides the shape of a result.
+        """
+        names = [value.name for value in self.inference.constants if value.name in self.state]
+        return with_parameters(self.inference, {name: self.state[name] for name in names})
 
     # --- internals ----------------------------------------------------------------------------------------------------
 

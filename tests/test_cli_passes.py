@@ -64,7 +64,10 @@ def breaking() -> Iterator[None]:
 # --- opt --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pipeline", ["simplify", "vjp{wrt=parameters},cse,dce", "jvp,(fold,simplify)", ""])
+@pytest.mark.parametrize(
+    "pipeline",
+    ["simplify", "vjp{wrt=parameters},cse,dce", "jvp,(fold,simplify)", "loss,grad{output=loss},adamw{decay=w}", ""],
+)
 def test_any_pipeline_over_text_and_onnx(pipeline: str, model: Path, tmp_path: Path) -> None:
     ig.save(GRAPH, tmp_path / "small.onnx")
     results = []

@@ -21,7 +21,7 @@ def is_standard(node: Node) -> bool:
 def lower(graph: Graph, keep: Callable[[Node], bool] = is_standard) -> None:
     """Replace the nodes of a graph, and of the graphs inside it, by their lowerings until all are such as to be kept.
 
-    Constants that only a replaced node has read go with it.
+    Constants that only a replaced node has read go with it, and so do those that a lowering made and did not use.
 
     Args:
         graph: changed in place.
@@ -32,7 +32,7 @@ def lower(graph: Graph, keep: Callable[[Node], bool] = is_standard) -> None:
     """
     problems: list[str] = []
     for inner in graph.walk():
-        waiting = [node for node in inner.nodes() if not keep(node)]
+        before, waiting = set(inner.constants), [node for node in inner.nodes() if not keep(node)]
         while waiting:
             made: list[Node] = []
             for node in waiting:
@@ -41,6 +41,8 @@ def lower(graph: Graph, keep: Callable[[Node], bool] = is_standard) -> None:
                 except IrgradError as error:
                     problems.append(f"{shown(node)}: {error}")
             waiting = [node for node in made if not keep(node)]
+        for value in [v for v in inner.constants if v not in before and not (v.users or v.is_output)]:
+            inner.erase(value)
     if problems:
         raise ExportError(told("cannot be written in standard operations", problems), problems)
 

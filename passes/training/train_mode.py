@@ -15,6 +15,7 @@ from irgrad.graph import Graph, Node, Value
 from irgrad.infer import infer_types
 from irgrad.ops.batch_norm import MEAN, VAR
 from irgrad.ops.dropout import DATA, RATIO, TRAINING
+from irgrad.parameters import made_constant, named_by
 from irgrad.passes.training.updates import note_update, updates_of
 from irgrad.pipeline import Pass
 
@@ -77,7 +78,7 @@ class TrainMode(Pass):
 
     def _check(self, node: Node, value: Value) -> None:
         statistic = _statistic(value)
-        if _named_by(statistic).producer is not None:
+        if named_by(statistic).producer is not None:
             raise PassError(
                 f"the running statistic %{value.name} of {node!r} is computed, so that no update can be put back"
             )
@@ -96,13 +97,6 @@ def _statistic(value: Value) -> Value:
     while producer is not None and producer.op.qualified_name == "BatchNormalization" and value is not producer.outputs[0]:
         value = producer.operand(MEAN if value is producer.outputs[1] else VAR)
         producer = value.producer
-    return value
-
-
-def _named_by(value: Value) -> Value:
-    """What a value is another name of: exporters write tensors that are equal once, and hand them on by Identity."""
-    while value.producer is not None and value.producer.op.qualified_name == "Identity":
-        value = value.producer.operand(0)
     return value
 
 
@@ -145,17 +139,8 @@ def _let_learn(node: Node, moved: dict[Value, Value]) -> bool:
 
 def _own(statistic: Value) -> Value:
     """A running statistic as a parameter (or input) of the graph, which can be fed its next value."""
-    graph, maker, array = statistic.graph, statistic.producer, _named_by(statistic).constant
-    if maker is None:
-        return statistic
-    if array is None:
-        return _named_by(statistic)
-    # Equal to others when the file was written, but a statistic of its own.
-    own, name = graph.add_constant(array, parameter=True), statistic.name
-    graph.replace_all_uses(statistic, own)
-    graph.erase(maker)
-    graph.rename(own, name)
-    return own
+    named = named_by(statistic)
+    return named if named.constant is None else made_constant(statistic)
 
 
 def _return(graph: Graph, moved: dict[Value, Value]) -> bool:

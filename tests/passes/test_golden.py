@@ -5,6 +5,7 @@
     # pipeline: cse,dce      what to run; the pass that the folder is named after by default
     # run: no                the graphs cannot be run (random, unknown or failing operations)
     # same: value            results agree in value, not to the last bit (the sign of a zero)
+    # again: no              the pass adds something each time that it runs
     # feed: s=4,6            the elements of an integer input that random ones would not do for
 
 IRGRAD_UPDATE_GOLDEN=1 writes the results anew; look at the difference before you commit it.
@@ -58,7 +59,10 @@ def test_result(path: Path) -> None:
     assert_ir(result, expected(path))
 
 
-@pytest.mark.parametrize("path", CASES, ids=map(name, CASES))
+IDEMPOTENT = [path for path in CASES if option(path.read_text(encoding="utf-8"), "again", "yes") == "yes"]
+
+
+@pytest.mark.parametrize("path", IDEMPOTENT, ids=map(name, IDEMPOTENT))
 def test_doing_it_again_changes_nothing(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     again = Pipeline(pipeline(path, text).passes[-1:], truthful=True)
