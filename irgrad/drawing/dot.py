@@ -15,7 +15,7 @@ _FONT = "Helvetica,Arial,sans-serif"
 
 _SHAPES = {
     Kind.NODE: 'shape=box, style="filled,rounded"',
-    Kind.GROUP: "shape=box3d, style=filled",
+    Kind.GROUP: 'shape=box3d, style=filled, margin="0.14,0.1"',  # the upper face takes a part of the margin
     Kind.INPUT: "shape=ellipse, style=filled",
     Kind.PARAMETER: "shape=note, style=filled",
     Kind.OUTPUT: "shape=ellipse, style=filled, peripheries=2",

@@ -12,6 +12,7 @@ import numpy as np
 from irgrad.errors import ExecutionError
 from irgrad.frontends.onnx.lowering import lower, shown
 from irgrad.graph import Graph
+from irgrad.parameters import make_inputs
 from irgrad.types import OptionalType, SequenceType, Type, dtype_name
 
 __all__ = ["Exported", "checked", "export"]
@@ -66,14 +67,8 @@ def export(graph: Graph, fed: Collection[str] = ()) -> Exported:
     """
     other = graph.copy()
     lower(other)
-    defaults = {}
-    for name in fed:
-        value = other.value(name)
-        defaults[name] = other.constants[value]
-        inner = other.add_input(other.fresh_name(name), value.type)
-        other.replace_all_uses(value, inner)
-        other.erase(value)
-        other.rename(inner, name)
+    defaults = {name: other.constants[other.value(name)] for name in fed}
+    make_inputs(other, fed)
     # In a file one name is one value: an input steps aside for another value that is returned under its name.
     outputs = other.outputs
     names = {}

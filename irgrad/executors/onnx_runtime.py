@@ -14,6 +14,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from irgrad.errors import ExecutionError, UsageError
+from irgrad.executors.accommodation import expand_rotary_caches, reuse_is_unsafe
 from irgrad.executors.exported import Exported, checked, export
 from irgrad.frontends.onnx.writer import graph_to_model, write_model
 from irgrad.graph import Graph
@@ -65,6 +66,7 @@ class OnnxRuntimeExecutable:
             if name not in there:
                 raise UsageError(f"onnxruntime has no execution provider {name!r} here; it has {', '.join(there)}")
         self._options = self._session_options(session_options, threads)
+        self._has_own_options = session_options is None
         self._graph = graph.copy()
         self._check = FeedChecker(self._graph)
         self._lock = Lock()  # one executable may be called from several threads
@@ -105,6 +107,9 @@ class OnnxRuntimeExecutable:
     def _start(self, fed: frozenset[str]) -> _Session:
         """A session in which some parameters are inputs."""
         model = export(self._graph, sorted(fed))
+        expand_rotary_caches(model.graph)
+        if self._has_own_options:
+            self._options.enable_mem_reuse = not reuse_is_unsafe(model.graph)
         try:
             return _Session(self._runtime, self._load(model.graph), model, fed)
         except _errors(self._runtime) as error:

@@ -75,9 +75,11 @@
       const head = make("tr", {}, ...this.columns.map((column, index) => this.heading(column, index)));
       const body = make("tbody");
       const rows = this.sorted();
-      for (const row of rows.slice(0, this.visible)) this.addRow(body, row);
+      // A button in place of a single row would save nothing.
+      const shown = rows.length === this.visible + 1 ? rows.length : this.visible;
+      for (const row of rows.slice(0, shown)) this.addRow(body, row);
       const parts = [make("table", {}, make("thead", {}, head), body)];
-      const rest = rows.length - this.visible;
+      const rest = rows.length - shown;
       if (rest > 0) {
         const more = Math.min(rest, Math.max(this.visible, 100));
         const label = more === rest ? `Show the other ${rest.toLocaleString("en")}` : `Show ${more} more of ${rest.toLocaleString("en")}`;

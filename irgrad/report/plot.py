@@ -81,15 +81,21 @@ def _stairs(sizes: Sequence[int], columns: Sequence[tuple[int, int]], scale: flo
     return points
 
 
+def _step_ticks(steps: int) -> list[int]:
+    """Round numbers of steps, and the last one, with room for what is written at each."""
+    power = 10 ** (len(str(steps // _TICKS)) - 1)
+    distance = next(factor * power for factor in (1, 2, 5, 10) if factor * power * (_TICKS + 1) > steps)
+    return [*range(0, steps - 2 * distance // 5, distance), steps]
+
+
 def _grid(scale: float, steps: int) -> Iterator[str]:
     for k in range(_TICKS + 1):
         y = _y(scale * k / _TICKS, scale)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         size = round_bytes_text(scale * k / _TICKS)
         yield f'<text class="tick" x="{LEFT - 9}" y="{y + 4:.1f}" text-anchor="end">{size}</text>'
-    for k in range(_TICKS + 1):
-        step = round(steps * k / _TICKS)
-        anchor = "start" if k == 0 else "end" if k == _TICKS else "middle"
+    for step in _step_ticks(steps):
+        anchor = "start" if step == 0 else "end" if step == steps else "middle"
         y = HEIGHT - BOTTOM + _STRIP + 22
         yield f'<text class="tick" x="{_x(step, steps):.1f}" y="{y}" text-anchor="{anchor}">{step:,}</text>'
     middle = (WIDTH + LEFT - RIGHT) / 2

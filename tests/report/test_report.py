@@ -156,6 +156,21 @@ def test_the_plot_escapes_the_peak() -> None:
     assert "<script" not in svg and "&lt;script&gt;" in svg
 
 
+@pytest.mark.parametrize(
+    ("steps", "ticks"),
+    [
+        (0, ["0"]),
+        (1, ["0", "1"]),
+        (316, ["0", "100", "200", "316"]),
+        (455, ["0", "100", "200", "300", "400", "455"]),
+        (123_456, ["0", "50,000", "100,000", "123,456"]),
+    ],
+)
+def test_the_plot_counts_steps_in_round_numbers(steps: int, ticks: list[str]) -> None:
+    svg = plot({Role.FORWARD: [0] * steps}, [Role.FORWARD] * steps, "peak")
+    assert re.findall(r'<text class="tick"[^>]*>([\d,]+)</text>', svg) == ticks
+
+
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     text = written(joint(), tmp_path / "report.html", sizes={"N": 2})
     assert re.findall(r"""(?:src|href)\s*=|url\(|@import|fetch\(|XMLHttpRequest|import\(""", text) == []
