@@ -45,6 +45,7 @@ __all__ = [
     "Kernel",
     "Op",
     "OpTable",
+    "WorkspaceKernel",
     "Zero",
     "bytes_of",
     "elements_of",
@@ -61,6 +62,25 @@ Operands are concrete numpy arrays (lists for sequences, None for an absent oper
 come with the schema's defaults filled in. `out` is None or what the result may be written to: an array of the result's
 shape and dtype (for several outputs a tuple of those). A kernel may return `out`, a new array, or a view of an operand.
 """
+
+
+@dataclass(frozen=True)
+class WorkspaceKernel:
+    """A kernel that needs memory of its own while it runs, which whoever plans the memory can provide.
+
+    Attributes:
+        function: ``function(*arrays, out=None, work=...)``, where `work` is a one-dimensional array of at least `workspace`
+            bytes (uint8), aligned to 64 bytes, of any contents, that nothing else uses meanwhile.
+        workspace: how many bytes it needs.
+    """
+
+    function: Callable[..., Any]
+    workspace: int
+
+    def __call__(self, *operands: Any, out: Any = None) -> Any:
+        """Run it in memory that is allocated for this call."""
+        return self.function(*operands, out=out, work=np.empty(self.workspace, np.uint8))
+
 
 AdjointRule: TypeAlias = "Callable[..., Value | Sequence[Value | Zero | None] | None]"
 """``rule(b, node, *cotangents)`` → one cotangent per operand (a bare Value where there is one operand).
@@ -176,6 +196,9 @@ class Op:
         settings: positions of floating-point operands that say how to compute, as attributes do (the scales of a Resize): a
             constant that is nothing else is no parameter to learn.
         view: its kernel returns a view of the first operand where numpy can make one, which costs nothing.
+        in_place: its kernel may be given the memory of an operand as `out`, where that has the type of the result: it never
+            reads an element of an operand after it has written to its place. True for all operands, or the positions of
+            those that may be written over; True by itself where the kernel is a ufunc of numpy.
     """
 
     def __init__(
@@ -189,6 +212,7 @@ class Op:
         random: bool = False,
         settings: Sequence[int] = (),
         view: bool = False,
+        in_place: bool | Sequence[int] = False,
         cost: CostRule | None = None,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
@@ -199,6 +223,7 @@ class Op:
         self.random = random or (domain == "" and name in _RANDOM)
         self.settings = settings
         self.view = view
+        self.in_place = in_place or isinstance(kernel, np.ufunc)
         self._cost = cost
         self._kernel = kernel
         self._prepare: Callable[[Call], Kernel] | None = None

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from irgrad.graph import Graph, Node, Role
+from irgrad.runtime.executable import NumpyExecutable
 from irgrad.runtime.feeds import FeedChecker
-from irgrad.runtime.interpreter import NumpyExecutable
 from irgrad.types import TensorType, Type
 
 __all__ = ["Statistics", "Step", "Trace", "TracedValue", "trace"]

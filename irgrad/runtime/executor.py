@@ -19,13 +19,18 @@ class MemoryReport:
     """What a run needed.
 
     Attributes:
-        measured_peak: the most bytes that results of nodes held at one time during the last run (feeds and constants not
-            counted, two views of one buffer counted once); None where the executor cannot tell.
+        measured_peak: the most bytes that results of nodes took at one time during the last run (feeds and constants not
+            counted, two views of one buffer counted once): where the run was planned, the memory that holds all of them;
+            None where the executor cannot tell.
         timeline: (node name, live bytes after it ran) for each node of the last run, as far as the executor can tell.
+        predicted_peak: the bytes that the plan of the run takes; None where there was no plan.
+        lower_bound: what no arrangement of the same results in the same order takes less than; None where there was no plan.
     """
 
     measured_peak: int | None = 0
     timeline: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    predicted_peak: int | None = None
+    lower_bound: int | None = None
 
 
 @runtime_checkable

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from irgrad.builder import call_of
 from irgrad.errors import FeedError
 from irgrad.graph import Graph, Value
-from irgrad.infer import infer_types
+from irgrad.parameters import decides_types
 from irgrad.types import OptionalType, SequenceType, Type, dtype_name
 
 __all__ = ["FeedChecker"]
@@ -59,27 +57,12 @@ class FeedChecker:
 
     def _check_parameter(self, value: Value) -> None:
         if value.name not in self._decides:
-            self._decides[value.name] = _decides_types(value)
+            self._decides[value.name] = decides_types(value)
         if self._decides[value.name]:
             raise FeedError(
                 f"the parameter {value.name!r} decides the shape of a result, so that no other array can be fed in its "
                 "place; make it an input of the model"
             )
-
-
-def _decides_types(value: Value) -> bool:
-    """Whether the type of some result follows from the elements of a constant: a Resize's scales, a Range's end."""
-    for node in value.users:
-        call = call_of(node.op, node.attrs, node.inputs, len(node.outputs))
-        others = [k for k, operand in enumerate(node.inputs) if operand is not value]
-        blind = replace(
-            call,
-            constants={k: array for k, array in call.constants.items() if k in others},
-            contents={k: known for k, known in call.contents.items() if k in others},
-        )
-        if infer_types(call) != infer_types(blind):
-            return True
-    return False
 
 
 def _check_feed(name: str, type: Type, feed: Any, sizes: dict[str, tuple[int, str]]) -> Any:

@@ -72,8 +72,18 @@ def deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """Put a result into `out` where there is one, for kernels that cannot compute in place."""
     if out is None:
         return result
-    np.copyto(out, result)
+    if result.ndim < 2 or result.size < _TURNED or abs(result.strides[-1]) < _LINE or result.shape[-1] <= _STRIP:
+        np.copyto(out, result)
+    else:
+        # Turned round, with far apart what is to lie side by side: strip by strip a line of the cache is read once only.
+        for start in range(0, result.shape[-1], _STRIP):
+            np.copyto(out[..., start : start + _STRIP], result[..., start : start + _STRIP])
     return out
+
+
+_TURNED = 1 << 14  # elements
+_LINE = 64  # bytes of the processor's cache that are read together
+_STRIP = 64  # elements
 
 
 def deliver_all(results: Sequence[Any], out: Any) -> tuple[Any, ...]:

@@ -1,12 +1,13 @@
 """How long values live when a graph is run node by node, and what they take: known from types before anything runs.
 
-The order and the frees are those of the numpy interpreter. Bytes count once per buffer: a view of a result (see `Op.view`)
-keeps the whole of its buffer alive, and views of inputs and constants take nothing.
+The order and the frees are those of the numpy executor. Bytes count once per buffer: a view of a result (see `Op.view`)
+keeps the whole of its buffer alive, and views of inputs and constants take nothing. A result may be written over an operand
+that dies with it (see `Op.in_place`), which is how the executor plans its memory, but not how the plain interpreter runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TypeAlias
@@ -45,7 +46,7 @@ def frees_after(nodes: Sequence[Node]) -> list[list[Value]]:
     return frees
 
 
-@dataclass
+@dataclass(eq=False)
 class Buffer:
     """Memory that a node allocates.
 
@@ -55,7 +56,7 @@ class Buffer:
         begin: the step (a position in `Liveness.nodes`) that allocates it.
         end: the last step during which it is alive.
         returned: whether it is handed out in the end.
-        values: all results that lie in it: `value`, and views of it.
+        values: all results that lie in it: `value`, views of it, and what is written over it.
     """
 
     value: Value
@@ -75,23 +76,30 @@ class Liveness:
         buffers: what they allocate, in order.
         of: result → its buffer; results that are views of inputs or constants have none.
         unknown: results whose size is not known before the run, so that they count as nothing.
+        views: results that are views, and of which operand.
+        workspaces: step → the bytes that its kernel needs while it runs, for those that need any.
     """
 
     nodes: list[Node]
     buffers: list[Buffer]
     of: dict[Value, Buffer]
     unknown: list[Value]
+    views: dict[Value, Value]
+    workspaces: Mapping[int, int] = field(default_factory=dict)
 
     def timeline(self, buffers: Sequence[Buffer] | None = None) -> list[int]:
-        """Live bytes during each step, after it has allocated its results: those of all buffers, or of some."""
+        """Live bytes during each step, after it has allocated its results: those of all buffers and workspaces, or of some
+        buffers.
+        """
         changes = [0] * (len(self.nodes) + 1)
         for buffer in self.buffers if buffers is None else buffers:
             changes[buffer.begin] += buffer.size
             changes[buffer.end + 1] -= buffer.size
+        workspaces = self.workspaces if buffers is None else {}
         live, total = [], 0
-        for change in changes[: len(self.nodes)]:
+        for position, change in enumerate(changes[: len(self.nodes)]):
             total += change
-            live.append(total)
+            live.append(total + workspaces.get(position, 0))
         return live
 
     @property
@@ -102,38 +110,81 @@ class Liveness:
         return most, live.index(most) if live else 0
 
 
-def liveness(graph: Graph) -> Liveness:
+def liveness(graph: Graph, *, in_place: bool = False, workspaces: Mapping[Node, int] | None = None) -> Liveness:
     """How long what lives when a graph is run as it stands.
 
     Args:
         graph: one with static shapes; whatever else counts as `Liveness.unknown`.
+        in_place: write results over operands that die with them, where the kernel allows it.
+        workspaces: node → the bytes that its kernel needs while it runs.
     """
     nodes = needed_nodes(graph)
     ends = {value: position for position, freed in enumerate(frees_after(nodes)) for value in freed}
+    strides: dict[Value, Strides] = {}
+    views = _views(nodes, strides)
+    first: dict[Value, Value] = {}  # view → what the chain of views starts from
+    last: dict[Value, int] = {}  # that → the last step that needs it or one of its views
+    for node in nodes:
+        for value in node.outputs:
+            start = first[value] = first.get(views[value], views[value]) if value in views else value
+            last[start] = max(last.get(start, 0), ends.get(value, len(nodes) - 1))
     buffers: list[Buffer] = []
     of: dict[Value, Buffer] = {}
     unknown: list[Value] = []
-    strides: dict[Value, Strides] = {}
     for position, node in enumerate(nodes):
-        source = node.input(0)
         for value in node.outputs:
-            end = ends.get(value, len(nodes) - 1)
-            if source is not None and _may_be_view(node, source, value) and _is_view(node, source, value, strides):
-                if source in of:
-                    buffer = of[value] = of[source]
-                    buffer.end = max(buffer.end, end)
-                    buffer.returned |= value.is_output
-                    buffer.values.append(value)
-                continue
-            size = bytes_of(value.type)
-            if size is None:
-                unknown.append(value)
-            buffer = of[value] = Buffer(value, size or 0, position, end, value.is_output, [value])
-            buffers.append(buffer)
-    return Liveness(nodes, buffers, of, unknown)
+            source = views.get(value)
+            if source is not None and source not in of:
+                continue  # of an input or constant
+            buffer = of.get(source) if source is not None else None
+            if buffer is None and in_place:
+                buffer = _overwritten(node, position, of, strides)
+                if buffer is not None:
+                    buffer.end = last[value]
+            if buffer is None:
+                size = bytes_of(value.type)
+                if size is None:
+                    unknown.append(value)
+                buffer = Buffer(value, size or 0, position, last[value])
+                buffers.append(buffer)
+            of[value] = buffer
+            buffer.returned |= value.is_output
+            buffer.values.append(value)
+    needed = {position: size for position, node in enumerate(nodes) if (size := (workspaces or {}).get(node, 0))}
+    return Liveness(nodes, buffers, of, unknown, views, needed)
+
+
+def _overwritten(node: Node, position: int, of: Mapping[Value, Buffer], strides: Mapping[Value, Strides]) -> Buffer | None:
+    """The buffer of an operand that the only result of a node may be written over."""
+    allowed = node.op.in_place
+    if not allowed or len(node.outputs) != 1 or node.subgraphs:
+        return None
+    (result,) = node.outputs
+    for index in range(len(node.inputs)) if allowed is True else allowed:
+        operand = node.input(index)
+        if operand is None or operand.type != result.type or operand not in of:
+            continue
+        buffer = of[operand]
+        whole = buffer.size == bytes_of(result.type) and operand not in strides
+        others = (v for v in node.inputs if v is not None and v is not operand and of.get(v) is buffer)
+        if whole and buffer.end == position and not buffer.returned and next(others, None) is None:
+            return buffer
+    return None
 
 
 # --- views ------------------------------------------------------------------------------------------------------------
+
+
+def _views(nodes: Sequence[Node], strides: dict[Value, Strides]) -> dict[Value, Value]:
+    """The results that are views, and of which operand; `strides` is filled for those whose elements do not lie in order."""
+    views: dict[Value, Value] = {}
+    for node in nodes:
+        source = node.input(0)
+        for value in node.outputs:
+            if source is not None and _may_be_view(node, source, value) and _is_view(node, source, value, strides):
+                views[value] = source
+    return views
+
 
 Strides: TypeAlias = "tuple[int, ...]"
 """How many elements apart neighbours along each axis lie; 0 along an axis that is broadcast."""

@@ -77,7 +77,7 @@ def test_a_parameter_that_decides_a_shape_cannot_be_fed() -> None:
 
 
 def test_one_executable_in_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irgrad.runtime.interpreter._CACHED", 2)
+    monkeypatch.setattr("irgrad.runtime.executable._CACHED", 2)
     graph, b = graph_of("N", "M")
     with b:
         graph.set_outputs({"y": b.op("Transpose", b.op("Tanh", graph.value("x")), perm=(1, 0))})

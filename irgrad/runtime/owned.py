@@ -1,0 +1,36 @@
+"""Whose memory an array lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+import numpy as np
+
+__all__ = ["handed_out", "root_of"]
+
+
+def root_of(array: np.ndarray) -> np.ndarray:
+    """The array that owns the memory of a view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def handed_out(result: Any, borrowed: Set[int], owned: set[int]) -> Any:
+    """A result as the caller's own: copied where it shares memory with something else.
+
+    Args:
+        result: an array, a list of results, or None.
+        borrowed: the identities (``id``) of the arrays whose memory is not to be shared.
+        owned: the same of what has been handed out already, to which the result's own is added.
+    """
+    if isinstance(result, list):
+        return [handed_out(item, borrowed, owned) for item in result]
+    if not isinstance(result, np.ndarray):
+        return result
+    root = id(root_of(result))
+    if root in borrowed or root in owned or not result.flags.writeable:
+        return result.copy()
+    owned.add(root)
+    return result
