@@ -23,6 +23,7 @@ FAMILIES = (
     "cumulative",
     "softmax",
     "norm",
+    "norm_adjoint",
     "batch_norm",
     "lrn",
     "loss",
@@ -59,6 +60,7 @@ FAMILIES = (
     "loop",
     "scan",
     "optimize",
+    "fused",
 )
 
 

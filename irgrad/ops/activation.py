@@ -14,20 +14,23 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder
 from irgrad.graph import Node, Value
-from irgrad.op import OpTable
+from irgrad.kernels.shapes import shape_of
+from irgrad.op import Call, Kernel, OpTable
+from irgrad.ops.compiled import compiled
 from irgrad.ops.elementwise import keep_where
-from irgrad.ops.special import blockwise, erf, select, sigmoid, softplus
+from irgrad.ops.special import bits_of, blockwise, choose, erf, sigmoid, softplus
 from irgrad.ops.transcendental import gaussian
 from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.workspace import Workspace, planned, widened
 
 ops = OpTable()
 
 # --- rectifiers -------------------------------------------------------------------------------------------------------
 
 relu = ops.define("Relu")
-leaky_relu = ops.define("LeakyRelu")
-prelu = ops.define("PRelu", broadcasts=(1,))
-thresholded_relu = ops.define("ThresholdedRelu")
+leaky_relu = ops.define("LeakyRelu", in_place=True)
+prelu = ops.define("PRelu", broadcasts=(1,), in_place=(0,))
+thresholded_relu = ops.define("ThresholdedRelu", in_place=True)
 shrink = ops.define("Shrink")
 
 
@@ -41,12 +44,15 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return keep_where(b, node.outputs[0] > 0, dy)
 
 
-@leaky_relu.kernel
-@blockwise
-def _leaky_relu(x: np.ndarray, y: np.ndarray, *, alpha: float = 0.01) -> None:
-    np.minimum(x, 0, out=y)
-    y *= alpha
-    y += np.maximum(x, 0)
+@blockwise(1)
+def _leaky_relu(x: np.ndarray, y: np.ndarray, a: np.ndarray, *, alpha: float = 0.01) -> None:
+    np.minimum(x, 0, out=a)
+    a *= alpha
+    np.maximum(x, 0, out=y)
+    y += a
+
+
+leaky_relu.prepare(_leaky_relu.prepare)
 
 
 @leaky_relu.adjoint
@@ -56,9 +62,21 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return b.op("Where", telling > 0, dy, alpha * dy)
 
 
-@prelu.kernel
-def _prelu(x: np.ndarray, slope: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    return select(np.less(x, x.dtype.type(0)), np.multiply(slope, x), x, out)
+@prelu.prepare
+@planned()
+def _prelu(call: Call) -> Kernel:
+    shape, dtype = shape_of(call, 0), call.tensor(0).dtype
+    space = Workspace()
+    product = space.array(shape, dtype)
+    negative, mask = space.array(shape, np.bool_), space.array(shape, f"i{dtype.itemsize}")
+
+    def kernel(x: np.ndarray, slope: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        y = np.empty(shape, dtype) if out is None else out
+        scaled, below = np.multiply(slope, x, out=product(work)), np.less(x, dtype.type(0), out=negative(work))
+        choose(below, bits_of(scaled), bits_of(x), bits_of(y), mask(work))
+        return y
+
+    return space.kernel(kernel)
 
 
 @prelu.adjoint
@@ -71,10 +89,14 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Value | N
     )
 
 
-@thresholded_relu.kernel
-@blockwise
-def _thresholded_relu(x: np.ndarray, y: np.ndarray, *, alpha: float = 1.0) -> None:
-    select(x > alpha, x, np.zeros(1, x.dtype), y)
+@blockwise(2)
+def _thresholded_relu(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, *, alpha: float = 1.0) -> None:
+    above = np.greater(x, alpha, out=a.view(np.bool_)[: x.size])
+    choose(above, bits_of(x), _NOTHING[x.dtype.itemsize], bits_of(y), bits_of(b))
+
+
+_NOTHING = {size: np.zeros(1, f"i{size}") for size in (4, 8)}
+thresholded_relu.prepare(_thresholded_relu.prepare)
 
 
 @thresholded_relu.adjoint
@@ -84,18 +106,31 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return keep_where(b, telling > alpha, dy)
 
 
-@shrink.kernel
-def _shrink(x: np.ndarray, *, bias: float = 0.0, lambd: float = 0.5, out: np.ndarray | None = None) -> np.ndarray:
+@shrink.prepare
+def _shrink(call: Call) -> Kernel:
     """Of integers, the result is rounded towards zero."""
-    if x.dtype.kind in "iu":
-        return deliver(_shrink_floats(x.astype(np.float64), bias=bias, lambd=lambd).astype(x.dtype), out)
-    return _shrink_floats(x, bias=bias, lambd=lambd, out=out)
+    dtype, attrs = call.tensor(0).dtype, call.attrs
+    if dtype.kind not in "iu":
+        return _shrink_floats.prepare(call)
+
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        return deliver(_shrink_floats(x.astype(np.float64), **attrs).astype(dtype), out)
+
+    return kernel
 
 
-@blockwise
-def _shrink_floats(x: np.ndarray, y: np.ndarray, *, bias: float, lambd: float) -> None:
-    high = select(x > lambd, x - bias, np.zeros(1, x.dtype))
-    select(x < -lambd, x + bias, high, y)
+@blockwise(2)
+def _shrink_floats(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, *, bias: float, lambd: float) -> None:
+    """Of x > lambd it is x - bias, of x < -lambd x + bias, and 0 of others."""
+    number = x.dtype.type
+    chosen = b.view(np.bool_)[: 2 * x.size].reshape(2, -1)
+    np.greater(x, number(lambd), out=chosen[0])
+    np.less(x, number(-lambd), out=chosen[1])
+    np.multiply(chosen[0], number(-bias), out=a)
+    np.copyto(a, number(bias), where=chosen[1])
+    np.add(a, x, out=a)
+    np.logical_or(chosen[0], chosen[1], out=chosen[0])
+    choose(chosen[0], bits_of(a), _NOTHING[x.dtype.itemsize], bits_of(y), bits_of(y))
 
 
 @shrink.adjoint
@@ -105,22 +140,22 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 # --- exponential linear units -----------------------------------------------------------------------------------------
 
-elu = ops.define("Elu")
-celu = ops.define("Celu")
-selu = ops.define("Selu")
+elu = ops.define("Elu", in_place=True)
+celu = ops.define("Celu", in_place=True)
+selu = ops.define("Selu", in_place=True)
 
 
-def _exponential_unit(x: np.ndarray, y: np.ndarray, slope: float, scale: float, width: float) -> None:
+def _exponential_unit(x: np.ndarray, y: np.ndarray, a: np.ndarray, slope: float, scale: float, width: float) -> None:
     """The value slope · x for x > 0, scale (exp(x / width) - 1) below."""
-    np.minimum(x, 0, out=y)
+    np.minimum(x, 0, out=a)
     if width != 1:
-        y /= width
-    np.expm1(y, out=y)
-    y *= scale
-    positive = np.maximum(x, 0)
+        a /= width
+    np.expm1(a, out=a)
+    a *= scale
+    np.maximum(x, 0, out=y)
     if slope != 1:
-        positive *= slope
-    y += positive
+        y *= slope
+    y += a
 
 
 def _exponential_unit_adjoint(b: AdjointBuilder, node: Node, dy: Value, slope: float, scale: float, width: float) -> Value:
@@ -131,10 +166,12 @@ def _exponential_unit_adjoint(b: AdjointBuilder, node: Node, dy: Value, slope: f
     return dy * b.op("Where", telling > 0, b.scalar(slope, y), below)
 
 
-@elu.kernel
-@blockwise
-def _elu(x: np.ndarray, y: np.ndarray, *, alpha: float = 1.0) -> None:
-    _exponential_unit(x, y, 1, alpha, 1)
+@blockwise(1)
+def _elu(x: np.ndarray, y: np.ndarray, a: np.ndarray, *, alpha: float = 1.0) -> None:
+    _exponential_unit(x, y, a, 1, alpha, 1)
+
+
+elu.prepare(_elu.prepare)
 
 
 @elu.adjoint
@@ -142,10 +179,12 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return _exponential_unit_adjoint(b, node, dy, 1, node.attr("alpha"), 1)
 
 
-@celu.kernel
-@blockwise
-def _celu(x: np.ndarray, y: np.ndarray, *, alpha: float = 1.0) -> None:
-    _exponential_unit(x, y, 1, alpha, alpha)
+@blockwise(1)
+def _celu(x: np.ndarray, y: np.ndarray, a: np.ndarray, *, alpha: float = 1.0) -> None:
+    _exponential_unit(x, y, a, 1, alpha, alpha)
+
+
+celu.prepare(_celu.prepare)
 
 
 @celu.adjoint
@@ -154,12 +193,12 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return _exponential_unit_adjoint(b, node, dy, 1, alpha, alpha)
 
 
-@selu.kernel
-@blockwise
-def _selu(
-    x: np.ndarray, y: np.ndarray, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.0507010221481323
-) -> None:
-    _exponential_unit(x, y, gamma, gamma * alpha, 1)
+@blockwise(1)
+def _selu(x: np.ndarray, y: np.ndarray, a: np.ndarray, *, alpha: float, gamma: float) -> None:
+    _exponential_unit(x, y, a, gamma, gamma * alpha, 1)
+
+
+selu.prepare(_selu.prepare)
 
 
 @selu.adjoint
@@ -170,10 +209,12 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 # --- sigmoids ---------------------------------------------------------------------------------------------------------
 
-sigmoid_ = ops.define("Sigmoid", kernel=sigmoid)
-softplus_ = ops.define("Softplus", kernel=softplus)
-softsign = ops.define("Softsign")
-hard_sigmoid = ops.define("HardSigmoid")
+sigmoid_ = ops.define("Sigmoid", in_place=True)
+sigmoid_.prepare(sigmoid.prepare)
+softplus_ = ops.define("Softplus", in_place=True)
+softplus_.prepare(softplus.prepare)
+softsign = ops.define("Softsign", in_place=True)
+hard_sigmoid = ops.define("HardSigmoid", in_place=True)
 
 
 @sigmoid_.adjoint
@@ -187,12 +228,14 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return dy * b.op("Sigmoid", node.operand(0))
 
 
-@softsign.kernel
-@blockwise
-def _softsign(x: np.ndarray, y: np.ndarray) -> None:
-    np.abs(x, out=y)
-    y += 1
-    np.divide(x, y, out=y)
+@blockwise(1)
+def _softsign(x: np.ndarray, y: np.ndarray, a: np.ndarray) -> None:
+    np.abs(x, out=a)
+    a += 1
+    np.divide(x, a, out=y)
+
+
+softsign.prepare(_softsign.prepare)
 
 
 @softsign.adjoint
@@ -202,13 +245,15 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return dy / size / size
 
 
-@hard_sigmoid.kernel
-@blockwise
+@blockwise()
 def _hard_sigmoid(x: np.ndarray, y: np.ndarray, *, alpha: float = 0.2, beta: float = 0.5) -> None:
     np.multiply(x, alpha, out=y)
     y += beta
     np.minimum(y, 1, out=y)
     np.maximum(y, 0, out=y)
+
+
+hard_sigmoid.prepare(_hard_sigmoid.prepare)
 
 
 @hard_sigmoid.adjoint
@@ -219,18 +264,20 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 # --- gates: x times a sigmoid of x ------------------------------------------------------------------------------------
 
-hard_swish = ops.define("HardSwish")
-swish = ops.define("Swish")
+hard_swish = ops.define("HardSwish", in_place=True)
+swish = ops.define("Swish", in_place=True)
 swiglu = ops.define("SwiGLU")
-mish = ops.define("Mish")
-gelu = ops.define("Gelu")
+mish = ops.define("Mish", in_place=True)
+gelu = ops.define("Gelu", in_place=True)
 
 
-@hard_swish.kernel
-@blockwise
-def _hard_swish(x: np.ndarray, y: np.ndarray) -> None:
-    _hard_sigmoid(x, out=y, alpha=1 / 6)
-    y *= x
+@blockwise(1)
+def _hard_swish(x: np.ndarray, y: np.ndarray, a: np.ndarray) -> None:
+    _hard_sigmoid.compute(x, a, alpha=1 / 6)
+    np.multiply(a, x, out=y)
+
+
+hard_swish.prepare(_hard_swish.prepare)
 
 
 @hard_swish.adjoint
@@ -241,11 +288,13 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return keep_where(b, x > -3, dy * slope)
 
 
-@swish.kernel
-@blockwise
-def _swish(x: np.ndarray, y: np.ndarray, *, alpha: float = 1.0) -> None:
-    sigmoid(x if alpha == 1 else x * alpha, out=y)
-    y *= x
+@blockwise(1)
+def _swish(x: np.ndarray, y: np.ndarray, a: np.ndarray, *, alpha: float = 1.0) -> None:
+    sigmoid.compute(x if alpha == 1 else np.multiply(x, alpha, out=a), a)
+    np.multiply(a, x, out=y)
+
+
+swish.prepare(_swish.prepare)
 
 
 @swish.adjoint
@@ -261,10 +310,20 @@ def slope_of_gated(y: Value, gate: Value, slope: float | Value) -> Value:
     return gate + (rest if isinstance(slope, float) and slope == 1 else rest * slope)
 
 
-@swiglu.kernel
-def _swiglu(a: np.ndarray, b: np.ndarray, *, alpha: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
-    y = _swish(a.astype(accumulation_dtype(a.dtype), copy=False), alpha=alpha)
-    return deliver(np.multiply(y, b, out=y).astype(a.dtype, copy=False), out)
+@swiglu.prepare
+@compiled
+@planned()
+@widened
+def _swiglu(call: Call) -> Kernel:
+    space = Workspace()
+    first = space.part(_swish.kernel(shape_of(call, 0), call.tensor(0).dtype, call.attrs))
+
+    def kernel(a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        y = np.empty(a.shape, a.dtype) if out is None else out
+        np.multiply(first(a, out=y, work=work), b, out=y)
+        return y
+
+    return space.kernel(kernel)
 
 
 @swiglu.adjoint
@@ -279,15 +338,19 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, Value | N
     )
 
 
-@mish.kernel
-@blockwise
-def _mish(x: np.ndarray, y: np.ndarray) -> None:
+@blockwise(2)
+def _mish(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     """tanh(log(1 + e)) with e = exp(x) is w / (w + 2) with w = e (e + 2); from x = 40 on it is 1 to the last bit."""
-    np.minimum(x, 40, out=y)
-    np.exp(y, out=y)
-    y *= y + 2
-    y /= y + 2
-    y *= x
+    np.minimum(x, 40, out=a)
+    np.exp(a, out=a)
+    np.add(a, 2, out=b)
+    a *= b
+    np.add(a, 2, out=b)
+    a /= b
+    np.multiply(a, x, out=y)
+
+
+mish.prepare(_mish.prepare)
 
 
 @mish.adjoint
@@ -301,21 +364,24 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 _CUBIC = 0.044715
 
 
-@gelu.kernel
-@blockwise
-def _gelu(x: np.ndarray, y: np.ndarray, *, approximate: str = "none") -> None:
+@blockwise(6)
+def _gelu(x: np.ndarray, y: np.ndarray, a: np.ndarray, *spare: np.ndarray, approximate: str = "none") -> None:
     """With the normal distribution function Φ, x Φ(x); (1 + tanh u) / 2 of the approximation is sigmoid(2u)."""
     if approximate == "tanh":
-        argument = x * x
-        argument *= 2 * sqrt(2 / pi) * _CUBIC
-        argument += 2 * sqrt(2 / pi)
-        argument *= x
-        sigmoid(argument, out=y)
+        np.multiply(x, x, out=a)
+        a *= 2 * sqrt(2 / pi) * _CUBIC
+        a += 2 * sqrt(2 / pi)
+        a *= x
+        sigmoid.compute(a, a)
     else:
-        erf(x * sqrt(0.5), out=y)
-        y += 1
-        y *= 0.5
-    y *= x
+        np.multiply(x, sqrt(0.5), out=a)
+        erf.compute(a, a, *spare)
+        a += 1
+        a *= 0.5
+    np.multiply(a, x, out=y)
+
+
+gelu.prepare(_gelu.prepare)
 
 
 @gelu.adjoint

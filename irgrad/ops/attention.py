@@ -12,7 +12,7 @@ and so passes nothing on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from math import sqrt
 
 import numpy as np
@@ -20,11 +20,14 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import Call, Kernel, OpTable
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
+from irgrad.ops import attention_adjoint as kernels_of_adjoint
+from irgrad.ops import attention_kernels as kernels
 from irgrad.ops import costs
-from irgrad.ops.attention_kernels import AttentionForm, attend
+from irgrad.ops.attention_kernels import AttentionForm
 from irgrad.ops.dims import Size, dim_of, join_sizes, quotient_of, reshape_to, shaped_like
 from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import planned
 from irgrad.types import (
     Dim,
     TensorType,
@@ -48,21 +51,25 @@ _MODES = _RAW, _CAPPED, _MASKED, _PROBABILITIES = 0, 1, 2, 3  # what qk_matmul_o
 _PRECISIONS = (1, 10, 11, 16)  # element types of softmax_precision: the floating-point ones
 
 
-@attention.prepare
-def _attention(call: Call) -> Kernel:
+def _form(call: Call) -> AttentionForm:
     attrs, precision = call.attrs, call.attrs.get("softmax_precision")
-    form = AttentionForm(
+    return AttentionForm(
         q_heads=attrs.get("q_num_heads"),
         kv_heads=attrs.get("kv_num_heads"),
         scale=attrs.get("scale"),
         causal=bool(attrs["is_causal"]),
         left=attrs["left_window_size"],
         right=attrs["right_window_size"],
-        softcap=attrs["softcap"],
+        softcap=attrs.get("softcap", 0.0),
         precision=None if precision is None else dtype_of_element(precision),
-        shown=attrs["qk_matmul_output_mode"],
+        shown=attrs.get("qk_matmul_output_mode", _RAW),
     )
-    return partial(attend, form=form, n_outputs=call.n_outputs)
+
+
+@attention.prepare
+@planned()
+def _attention(call: Call) -> Kernel:
+    return kernels.attention(call, _form(call))
 
 
 # --- types ------------------------------------------------------------------------------------------------------------
@@ -174,6 +181,16 @@ def _(b: AdjointBuilder, node: Node, *cotangents: Value | None) -> list[Value | 
     if any(node.operand(index).rank is None for index in range(3)):
         raise UnsupportedOpError("the ranks of Q, K and V must be known at compile time; declare their shapes")
     results: list[Value | None] = [None] * len(node.inputs)
+    if dy is not None and dshown is None and _is_plain(b, node):
+        wrt = tuple(index for index in range(3) if b.needs(node.inputs[index]))
+        operands = [*node.inputs[:4], *[None] * (4 - len(node.inputs)), None, None, node.input(_LENGTHS), dy]
+        attrs = {name: node.attrs[name] for name in _GRAD_ATTRS if name in node.attrs}
+        found = dict(zip(wrt, b.multi("irgrad.AttentionGrad", *operands, outputs=len(wrt), wrt=wrt, **attrs), strict=True))
+        results[0] = found.get(0)
+        for index, present in ((1, dkey), (2, dvalue)):
+            more = None if present is None else _joined(b, present, node.operand(index))
+            results[index] = _plus(found.get(index), more)
+        return results
     if dy is not None or dshown is not None:
         back = _Backward(b, node, dy, dshown)
         if b.needs(v) or b.needs(past_value):
@@ -195,6 +212,21 @@ def _(b: AdjointBuilder, node: Node, *cotangents: Value | None) -> list[Value | 
     return results
 
 
+_GRAD_ATTRS = ("is_causal", "kv_num_heads", "left_window_size", "q_num_heads", "right_window_size", "scale")
+
+
+def _is_plain(b: AdjointBuilder, node: Node) -> bool:
+    """Whether `AttentionGrad` covers a node: no past, no soft cap, no gradient of the mask, no precision of its own."""
+    mask = node.input(_MASK)
+    return (
+        any(b.needs(node.inputs[index]) for index in range(3))
+        and node.input(_PAST_KEY) is None
+        and not (mask is not None and b.needs(mask))
+        and not node.attr("softcap")
+        and node.attr("softmax_precision") is None
+    )
+
+
 class _Backward:
     """The cotangents of Y and of the shown scores, pulled back stage by stage.
 
@@ -203,7 +235,7 @@ class _Backward:
     the dtype that sums are formed in.
     """
 
-    def __init__(self, b: AdjointBuilder, node: Node, dy: Value | None, dshown: Value | None) -> None:
+    def __init__(self, b: Builder, node: Node, dy: Value | None, dshown: Value | None) -> None:
         self._b, self._node = b, node
         self._mode = node.attr("qk_matmul_output_mode")
         self._dy = None if dy is None else self._queries(dy)
@@ -235,8 +267,10 @@ class _Backward:
     def _present(self, index: int) -> Value:
         """K (1) or V (2) with what is past before it."""
         node, x = self._node, self._node.operand(index)
+        if len(node.outputs) > index:
+            return self._wide(node.outputs[index])
         if node.input(_PAST_KEY) is not None or (x.rank == 3 and node.input(_LENGTHS) is None):
-            return self._wide(self._b.augment(node, 3)[index])
+            return self._wide(_adjoint_builder(self._b).augment(node, 3)[index])
         return self._wide(_split(self._b, x, node.attr("kv_num_heads")))
 
     def _queries(self, x: Value) -> Value:
@@ -319,11 +353,58 @@ class _Backward:
         return self._b.cast((turned(self._b, dscores) @ self._query) * self._scale, self._node.operand(1).dtype)
 
 
-def _probabilities(b: AdjointBuilder, node: Node) -> Value:
+# --- the adjoint of the plain form in one node ------------------------------------------------------------------------
+
+attention_grad = ops.define(
+    "AttentionGrad",
+    domain=IRGRAD_DOMAIN,
+    defaults={"is_causal": 0, "left_window_size": -1, "right_window_size": -1, "wrt": (0, 1, 2)},
+    cost=costs.attention_grad,
+)
+"""``AttentionGrad(q, k, v, mask, None, None, lengths, dy)`` → the cotangents of those of q (0), k (1) and v (2) that the
+attribute `wrt` lists, ascending, given that of the first result of an Attention with those operands and attributes.
+
+The probabilities are formed again, block by block: no array of the size queries x keys is stored.
+"""
+
+
+@attention_grad.infer
+def _attention_grad_types(call: Call) -> Sequence[Type]:
+    return [call.tensor(index) for index in call.attrs["wrt"]]
+
+
+@attention_grad.prepare
+@planned()
+def _attention_grad(call: Call) -> Kernel:
+    return kernels_of_adjoint.attention_grad(call, _form(call), call.attrs["wrt"])
+
+
+@attention_grad.lower
+def _(b: Builder, node: Node) -> tuple[Value, ...]:
+    """By the probabilities, which another Attention shows."""
+    attrs = {name: value for name, value in node.attrs.items() if name != "wrt"}
+    wide = accumulation_dtype(node.operand(0).dtype)
+    operands = [b.cast(node.operand(index), wide) for index in range(3)]
+    shown = b.multi("Attention", *operands, *node.inputs[3:7], outputs=4, qk_matmul_output_mode=_PROBABILITIES, **attrs)
+    forward = shown[0].producer
+    assert forward is not None
+    wrt, back = node.attr("wrt"), _Backward(b, forward, b.cast(node.operand(7), wide), None)
+    scores = back.scores(back.masked_scores()) if wrt != (2,) else None
+    found: dict[int, Value | None] = {}
+    if scores is not None:
+        found[0] = back.queries(scores)
+        found[1] = _joined(b, back.keys(scores), node.operand(1))
+    values = back.values()
+    assert values is not None
+    found[2] = _joined(b, values, node.operand(2))
+    return tuple(b.cast(v, node.operand(index).dtype) for index in wrt if (v := found[index]) is not None)
+
+
+def _probabilities(b: Builder, node: Node) -> Value:
     """The softmax of the scores: as the forward node's fourth result, or from a node like it where that shows another."""
     shows = {**node.attrs, "qk_matmul_output_mode": _PROBABILITIES}
     if len(node.outputs) < 4:
-        return b.augment(node, 4, attrs=shows)[3]
+        return _adjoint_builder(b).augment(node, 4, attrs=shows)[3]
     shown = node.outputs[3]
     if node.attr("qk_matmul_output_mode") == _PROBABILITIES:
         return shown
@@ -331,7 +412,12 @@ def _probabilities(b: AdjointBuilder, node: Node) -> Value:
         return b.node(node.op, node.inputs, shows, outputs=4).outputs[3]
     # Exporters write all results, wanted or not. Whoever asks for this one by its name must not get another.
     b.graph.rename(shown, b.graph.fresh_name("probabilities"))
-    return b.augment(node, 4, attrs=shows)[3]
+    return _adjoint_builder(b).augment(node, 4, attrs=shows)[3]
+
+
+def _adjoint_builder(b: Builder) -> AdjointBuilder:
+    assert isinstance(b, AdjointBuilder), "a lowering asks for all results of its forward node"
+    return b
 
 
 def _split(b: Builder, x: Value, heads: int | None) -> Value:

@@ -7,22 +7,31 @@ the query heads that share a head of keys and values have the axis `group` to th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod, sqrt
-from typing import Any, TypeAlias
+from math import isfinite, prod, sqrt
+from typing import Any
 
 import numpy as np
 
-from irgrad.runtime.kernels import accumulation_dtype, deliver_all
+from irgrad.kernels.products import multiply
+from irgrad.kernels.shapes import shape_of
+from irgrad.kernels.wide import Wide
+from irgrad.op import Call, Kernel, WorkspaceKernel
+from irgrad.ops.attention_masks import Masks, Visible
+from irgrad.runtime import fast
+from irgrad.runtime.jit import jit, reals, write
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.threads import parallel, threads
+from irgrad.runtime.workspace import Workspace
 
-__all__ = ["AttentionForm", "attend", "split_heads"]
+__all__ = ["AttentionForm", "Blocks", "Exponentials", "Scores", "Sizes", "attention", "masks_of", "split_heads"]
 
 _BLOCK = 1 << 17
 """Scores that are worked on at a time: half a megabyte of float32."""
 
-Block: TypeAlias = "tuple[slice, slice, slice, slice]"
-"""A part of the scores along batch, kv heads, group and queries."""
+_WORTH = 1 << 16
+"""Scores from which on a second thread is worth waking."""
 
 _ALL = slice(None)
 
@@ -70,216 +79,265 @@ def split_heads(x: np.ndarray, heads: int | None) -> np.ndarray:
     return x.reshape(batch, sequence, heads, hidden // heads).swapaxes(1, 2)
 
 
-def attend(
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    mask: np.ndarray | None = None,
-    past_key: np.ndarray | None = None,
-    past_value: np.ndarray | None = None,
-    lengths: np.ndarray | None = None,
-    *,
-    form: AttentionForm,
-    n_outputs: int = 1,
-    out: Any = None,
-) -> tuple[np.ndarray, ...]:
-    """The results of an Attention node with `n_outputs` outputs. A query that sees no key gets zeros."""
-    wide = accumulation_dtype(q.dtype)
-    queries, keys, values = split_heads(q, form.q_heads), split_heads(k, form.kv_heads), split_heads(v, form.kv_heads)
-    if past_key is not None and past_value is not None:
-        keys, values = np.concatenate((past_key, keys), 2), np.concatenate((past_value, values), 2)
-    (batch, heads, rows, size), (kv_heads, total), v_size = queries.shape, keys.shape[1:3], values.shape[3]
-    grouped = (batch, kv_heads, heads // kv_heads, rows)
-    y = np.empty((batch, rows, heads, v_size) if q.ndim == 3 else (batch, heads, rows, v_size), wide)
-    shown = np.zeros((*grouped, total), wide) if n_outputs > 3 else None
-    offset = 0 if past_key is None else past_key.shape[2]
-    _attend(
-        queries.astype(wide, copy=False).reshape(*grouped, size),
-        keys.astype(wide, copy=False)[:, :, None],
-        values.astype(wide, copy=False)[:, :, None],
-        _Visibility(form, mask, lengths, offset, (*grouped, total), wide),
-        form,
-        None if form.precision in (None, q.dtype, wide) else form.precision,
-        (y.swapaxes(1, 2) if q.ndim == 3 else y).reshape(*grouped, v_size),
-        shown,
-    )
-    y = (y.reshape(batch, rows, heads * v_size) if q.ndim == 3 else y).astype(q.dtype, copy=False)
-    if shown is None:
-        return deliver_all((y, keys, values), out)
-    return deliver_all((y, keys, values, shown.reshape(batch, heads, rows, total).astype(q.dtype, copy=False)), out)
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of grouped arrays, those of heads last."""
+
+    batch: int
+    heads: int
+    group: int
+    rows: int
+    keys: int
+    size: int
+    v_size: int
+
+    @classmethod
+    def of(cls, form: AttentionForm, q: Sequence[int], k: Sequence[int], v: Sequence[int], past: int) -> Sizes:
+        """Those of operands of some shapes, with so many keys and values before them."""
+
+        def unpacked(shape: Sequence[int], heads: int | None) -> Sequence[int]:
+            if len(shape) == 4:
+                return shape
+            assert heads is not None
+            return shape[0], heads, shape[1], shape[2] // heads
+
+        (batch, heads, rows, size), key = unpacked(q, form.q_heads), unpacked(k, form.kv_heads)
+        group = heads // key[1] if key[1] else 0
+        return cls(batch, key[1], group, rows, past + key[2], size, unpacked(v, form.kv_heads)[3])
+
+    @property
+    def grouped(self) -> tuple[int, int, int, int]:
+        return self.batch, self.heads, self.group, self.rows
 
 
-def _attend(
-    queries: np.ndarray,
-    keys: np.ndarray,
-    values: np.ndarray,
-    visibility: _Visibility,
-    form: AttentionForm,
-    precision: np.dtype | None,
-    y: np.ndarray,
-    shown: np.ndarray | None,
-) -> None:
-    """Attention on grouped arrays of one dtype, into `y`, and into `shown` (zeros so far) what `form.shown` says."""
-    # Of heads of the size 0, products are 0 by any scale.
-    scale = queries.dtype.type(1 / sqrt(max(queries.shape[-1], 1)) if form.scale is None else form.scale)
-    shape = (*queries.shape[:4], keys.shape[3])
-    scratch = np.empty(0, queries.dtype)
-    for at in _blocks(shape):
-        whole = shown is not None and form.shown != 3
-        seen = _ALL if whole else visibility.keys_of(at[3])
-        key, value = keys[at[:2]][..., seen, :], values[at[:2]][..., seen, :]
-        query = queries[at] * scale
-        if shown is not None and form.shown == 3:
-            s = shown[at][..., seen]
-        else:
-            count = prod(query.shape[:-1]) * key.shape[-2]
-            scratch = np.empty(count, queries.dtype) if scratch.size < count else scratch
-            s = scratch[:count].reshape(*query.shape[:-1], key.shape[-2])
-        np.matmul(query, key.swapaxes(-1, -2), out=s)
-        if form.shown == 0 and shown is not None:
+class Blocks:
+    """How scores are cut into blocks: units of some heads of some batch elements, and of these tiles of rows.
+
+    Attributes:
+        shared: for each share its units.
+        tiles: the rows of each tile.
+        most: the sizes along batch, kv heads and rows that a block has at most.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        per_head = max(sizes.group * sizes.rows * sizes.keys, 1)
+        tile = sizes.rows if per_head <= _BLOCK else max(_BLOCK // max(sizes.group * sizes.keys, 1), 1)
+        count = max(1, min(threads(), sizes.batch * sizes.heads, sizes.batch * sizes.heads * per_head // _WORTH))
+        fitting = max(min(_BLOCK // per_head, -(-sizes.batch * sizes.heads // count)), 1)
+        heads = max(min(fitting, sizes.heads), 1)
+        batches = max(min(fitting // heads, sizes.batch), 1) if heads == sizes.heads else 1
+        self.tiles = [slice(row, min(row + tile, sizes.rows)) for row in range(0, sizes.rows, max(tile, 1))]
+        units = [
+            (slice(first, min(first + batches, sizes.batch)), slice(head, min(head + heads, sizes.heads)))
+            for first in range(0, sizes.batch, batches)
+            for head in range(0, sizes.heads, heads)
+        ]
+        self.shared = [units[share::count] for share in range(count)]
+        self.most = batches, heads, min(max(tile, 1), sizes.rows)
+
+
+class Scores:
+    """What a share needs to form the probabilities of a block.
+
+    Attributes:
+        scale: what the products of queries and keys are multiplied by.
+    """
+
+    def __init__(
+        self,
+        space: Workspace,
+        form: AttentionForm,
+        sizes: Sizes,
+        blocks: Blocks,
+        dtype: np.dtype,
+        exponentials: Exponentials,
+        precision: np.dtype | None = None,
+    ) -> None:
+        batches, heads, rows = blocks.most
+        self._form, self._precision, self._exponentials = form, precision, exponentials
+        self.scale = dtype.type(1 / sqrt(max(sizes.size, 1)) if form.scale is None else form.scale)
+        queries = batches * heads * sizes.group * rows
+        self._scores = space.array((queries * sizes.keys,), dtype)
+        self._query = space.array((queries * sizes.size,), dtype)
+        self._numbers = space.array((2, queries), dtype)
+
+    def query(self, queries: np.ndarray, work: np.ndarray) -> np.ndarray:
+        """The queries of a block times the scale."""
+        scaled = self._query(work)[: queries.size].reshape(queries.shape)
+        np.multiply(queries, self.scale, out=scaled)
+        return scaled
+
+    def of(
+        self,
+        query: np.ndarray,
+        key: np.ndarray,
+        at: tuple[slice, ...],
+        seen: slice,
+        visible: Visible,
+        shown: np.ndarray | None,
+        work: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The exponentials of a block's scores, and what they have to be divided by; 0 and no 0 where nothing is seen."""
+        form = self._form
+        s = self._scores(work)[: prod(query.shape[:-1]) * key.shape[-2]].reshape(*query.shape[:-1], key.shape[-2])
+        multiply(query, key.swapaxes(-1, -2), s)
+        if shown is not None and form.shown == 0:
             shown[at] = s
         if form.softcap:
             np.divide(s, form.softcap, out=s)
             np.tanh(s, out=s)
             np.multiply(s, form.softcap, out=s)
-        if form.shown == 1 and shown is not None:
+        if shown is not None and form.shown == 1:
             shown[at] = s
-        bias, dead = visibility.bias_of(at, seen)
-        if bias is not None:
+        biases = visible.biases(at, seen)
+        for bias in biases:
             np.add(s, bias, out=s)
-        if form.shown == 2 and shown is not None:
+        if shown is not None and form.shown == 2:
             shown[at] = s
-        if precision is None:
-            _softmax(s, dead)
+        numbers = self._numbers(work)[:, : prod(query.shape[:-1])]
+        top, total = (row.reshape(*query.shape[:-1], 1) for row in numbers)
+        if self._precision is not None:
+            rounded = s.astype(self._precision).astype(accumulation_dtype(self._precision), copy=False)
+            _exponentials(rounded, np.empty(top.shape, rounded.dtype), total)
+            _clear(rounded, total, visible, biases)
+            np.divide(rounded, total, out=rounded)
+            np.copyto(s, rounded.astype(self._precision, copy=False), casting="same_kind")
+            total.fill(1)
         else:
-            rounded = s.astype(precision).astype(accumulation_dtype(precision), copy=False)
-            _softmax(rounded, dead)
-            s[...] = rounded.astype(precision, copy=False)
-        np.matmul(s, value, out=y[at])
+            self._exponentials(s, top, total)
+            _clear(s, total, visible, biases)
+        return s, total
 
 
-def _softmax(s: np.ndarray, dead: np.ndarray | None) -> None:
-    """The softmax along the last axis, in place; rows of negative infinities, and those that are `dead`, become zeros."""
-    top = np.maximum.reduce(s, -1, keepdims=True, initial=-np.inf)
-    top[top == -np.inf] = 0
+def _exponentials(s: np.ndarray, top: np.ndarray, total: np.ndarray) -> None:
+    """Exponentials of scores, in place, and the sums of their rows; 0 and a number that is none where nothing is seen."""
+    np.maximum.reduce(s, -1, out=top, keepdims=True, initial=-np.inf)
+    np.maximum(top, np.finfo(s.dtype).min, out=top)  # what is -inf throughout becomes 0
     np.subtract(s, top, out=s)
     np.exp(s, out=s)
-    total = np.add.reduce(s, -1, keepdims=True)
-    total[total == 0] = 1
-    np.divide(s, total, out=s)
-    if dead is not None:
+    np.add.reduce(s, -1, out=total, keepdims=True)
+    np.maximum(total, 1, out=total)  # which it is anyway where there is a largest score: that one's exponential is 1
+
+
+def _clear(s: np.ndarray, total: np.ndarray, visible: Visible, biases: Sequence[np.ndarray]) -> None:
+    """Zeros where nothing is seen although a score is no finite number."""
+    if biases and not isfinite(np.add.reduce(total, None)):
+        dead = visible.dead(biases)
         np.copyto(s, 0, where=dead)
+        np.copyto(total, 1, where=dead)
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:
-    """Blocks of an array of the shape [batch, kv heads, group, queries, keys]: whole ones, or as many rows as fit.
+class Exponentials:
+    """What `_exponentials` does, compiled once `compile` has been called."""
 
-    Those of the same rows follow each other, so that what depends on positions only is computed once.
-    """
-    batch, heads, group, rows, keys = shape
-    per_head = max(group * rows * keys, 1)
-    tile = rows if per_head <= _BLOCK else max(_BLOCK // max(group * keys, 1), 1)
-    some_heads = min(max(_BLOCK // per_head, 1), max(heads, 1))
-    some_batches = max(_BLOCK // (per_head * max(heads, 1)), 1)
-    for row in range(0, rows, max(tile, 1)):
-        for first in range(0, batch, some_batches):
-            for head in range(0, heads, some_heads):
-                yield slice(first, first + some_batches), slice(head, head + some_heads), _ALL, slice(row, row + tile)
+    def __init__(self, dtype: np.dtype) -> None:
+        self._dtype = dtype
+        self._compiled: Callable[..., None] | None = None
+        self._lowest = np.finfo(dtype).min
 
-
-class _Visibility:
-    """Which keys a query sees, and what a mask adds to its scores.
-
-    Args:
-        form: the attributes.
-        mask: booleans (whether a key is seen) or numbers (added to the scores), of up to four axes that are broadcast to
-            [batch, heads, queries, keys]; keys beyond the end of its last axis are not seen.
-        lengths: for each batch how many keys are seen at all; queries are at the end of these. None for all of them.
-        offset: the position of the first query otherwise.
-        shape: that of the grouped scores.
-        dtype: that of the scores.
-    """
-
-    def __init__(
-        self,
-        form: AttentionForm,
-        mask: np.ndarray | None,
-        lengths: np.ndarray | None,
-        offset: int,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-    ) -> None:
-        self._form, self._offset, self._shape, self._dtype = form, offset, shape, dtype
-        self._lengths = None if lengths is None else lengths.reshape(-1, 1, 1, 1, 1)
-        self._mask = None if mask is None else self._grouped(mask)
-        self._last: tuple[tuple[int | None, ...], tuple[np.ndarray | None, np.ndarray | None]] | None = None
-
-    def _grouped(self, mask: np.ndarray) -> np.ndarray:
-        _, heads, group, _, keys = self._shape
-        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-        if mask.shape[3] < keys:
-            filler = np.zeros(1, np.bool_) if mask.dtype == np.bool_ else np.full(1, -np.inf, self._dtype)
-            missing = np.broadcast_to(filler, (*mask.shape[:3], keys - mask.shape[3]))
-            mask = np.concatenate((mask if mask.dtype == np.bool_ else mask.astype(self._dtype), missing), 3)
-        by_head = (heads, group) if mask.shape[1] == heads * group else (1, 1)
-        return mask.reshape(mask.shape[0], *by_head, *mask.shape[2:])
-
-    def keys_of(self, rows: slice) -> slice:
-        """The keys outside which no query of some rows sees any, where these are the same in every batch."""
-        reach, total = self._form.reach, self._shape[4]
-        if self._lengths is not None:
-            return _ALL
-        stop = total if reach is None else min(max(min(rows.stop, self._shape[3]) + self._offset + reach, 0), total)
-        start = 0 if self._form.left < 0 else min(max(rows.start + self._offset - self._form.left, 0), stop)
-        return slice(start, stop)
-
-    def bias_of(self, at: Block, keys: slice) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """What is added to a block of scores, and which of its rows see no key at all; None for nothing, and for none."""
-        everywhere, dead = self._by_position(at[3], keys)
-        bias = None if everywhere is None else _part(everywhere, (at[0], _ALL, _ALL, _ALL, _ALL))
-        if self._mask is None:
-            return bias, None if dead is None else _part(dead, (at[0], _ALL, _ALL, _ALL, _ALL))
-        mask = _part(self._mask, (*at, keys))
-        if mask.dtype == np.bool_:
-            bias = np.where(mask, self._dtype.type(0) if bias is None else bias, self._dtype.type(-np.inf))
+    def __call__(self, s: np.ndarray, top: np.ndarray, total: np.ndarray) -> None:
+        if self._compiled is None or not s.size:
+            _exponentials(s, top, total)
         else:
-            mask = mask.astype(self._dtype, copy=False)
-            bias = mask if bias is None else mask + bias
-        return bias, _dead(bias)
+            self._compiled(s.reshape(-1, s.shape[-1]), total.reshape(-1), self._lowest)
 
-    def _by_position(self, rows: slice, keys: slice) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """0 or -inf for the queries of some rows, [batch or 1, 1, 1, rows, keys], and which of the rows see no key."""
-        place = (rows.start, keys.start, keys.stop)
-        if self._last is None or self._last[0] != place:
-            seen = self._seen(rows, keys)
-            bias = None if seen is None else np.where(seen, self._dtype.type(0), self._dtype.type(-np.inf))
-            self._last = place, (bias, None if bias is None else _dead(bias))
-        return self._last[1]
+    def compile(self) -> None:
+        from irgrad.kernels.exponentials import exponentials
 
-    def _seen(self, rows: slice, keys: slice) -> np.ndarray | None:
-        form, reach = self._form, self._form.reach
-        key = np.arange(self._shape[4])[keys]
-        position = np.arange(self._shape[3])[rows][:, None]
-        position = position + (self._offset if self._lengths is None else self._lengths - self._shape[3])
-        conditions = []
-        if reach is not None:
-            conditions.append(key <= position + reach)
-        if form.left >= 0:
-            conditions.append(key >= position - form.left)
-        if self._lengths is not None:
-            conditions.append(key < self._lengths)
-        if not conditions:
-            return None
-        seen = np.logical_and.reduce(np.broadcast_arrays(*conditions))
-        return np.asarray(seen.reshape((1,) * (5 - seen.ndim) + seen.shape))
+        self._compiled = jit(exponentials, write(self._dtype, 2), write(self._dtype, 1), self._dtype.name)
+
+    def compiled(self, kernel: WorkspaceKernel) -> Kernel:
+        """A kernel that uses this, so that it is compiled once that has run a few times."""
+        if not (fast.enabled() and reals(self._dtype)):
+            return kernel
+
+        def build() -> Callable[..., Any]:
+            self.compile()
+            return kernel.function
+
+        return fast.compiled(build, kernel)
 
 
-def _dead(bias: np.ndarray) -> np.ndarray | None:
-    """Which rows of a bias are -inf throughout; None where there is none."""
-    dead = np.maximum.reduce(bias, -1, keepdims=True, initial=-np.inf) == -np.inf
-    return np.asarray(dead) if dead.any() else None
+def attention(call: Call, form: AttentionForm) -> Kernel:
+    """A kernel for an Attention node. A query that sees no key gets zeros."""
+    dtype = call.tensor(0).dtype
+    wide = accumulation_dtype(dtype)
+    space = Workspace()
+    shapes = [shape_of(call, k) if call.has(k) else None for k in range(7)]
+    q_shape, k_shape, v_shape, _, past_shape = shapes[:5]
+    assert q_shape is not None and k_shape is not None and v_shape is not None
+    past = 0 if past_shape is None else past_shape[2]
+    sizes = Sizes.of(form, q_shape, k_shape, v_shape, past)
+    operands = [Wide(space, shape_of(call, k), call.tensor(k).dtype, wide) if call.has(k) else None for k in range(3)]
+    pasts = [Wide(space, shape_of(call, k), call.tensor(k).dtype, wide) if call.has(k) else None for k in (4, 5)]
+    y_shape = (*q_shape[:2], sizes.heads * sizes.group * sizes.v_size) if len(q_shape) == 3 else (*q_shape[:3], sizes.v_size)
+    scores_shape = (sizes.batch, sizes.heads * sizes.group, sizes.rows, sizes.keys)
+    present_shapes = [(sizes.batch, sizes.heads, sizes.keys, n) for n in (sizes.size, sizes.v_size)]
+    results = [
+        Wide(space, shape, kind, wide)
+        for shape, kind in zip(
+            [y_shape, *present_shapes, scores_shape], [dtype, call.tensor(1).dtype, call.tensor(2).dtype, dtype], strict=True
+        )
+    ][: call.n_outputs]
+    joined = [space.array(shape, wide) if past else None for shape in present_shapes]
+    blocks = Blocks(sizes)
+    precision = None if form.precision in (None, dtype, wide) else form.precision
+    exponentials = Exponentials(wide)
+    scores = [Scores(space, form, sizes, blocks, wide, exponentials, precision) for _ in blocks.shared]
+    masks = masks_of(call, space, form, sizes, blocks, past, wide)
+    division = form.shown == 3 and call.n_outputs > 3  # of all probabilities, not only of the result
+
+    def kernel(*arrays: Any, out: Any = None, work: np.ndarray) -> tuple[np.ndarray, ...]:
+        given = [*arrays, *[None] * (7 - len(arrays))]
+        places = out if isinstance(out, tuple) else (out,) * len(results)
+        made = [way.place(place, work) for way, place in zip(results, places, strict=True)]
+        q, k, v = (way.of(a, work) for way, a in zip(operands, given[:3], strict=True) if way is not None)
+        present = [split_heads(x, form.kv_heads) for x in (k, v)]
+        for index, (x, earlier) in enumerate(zip(present, given[4:6], strict=True)):
+            way, room = pasts[index], joined[index]
+            if way is not None and room is not None:
+                target = made[index + 1] if len(made) > index + 1 else room(work)
+                np.concatenate((way.of(earlier, work), x), 2, out=target)
+                present[index] = target
+            elif len(made) > index + 1:
+                np.copyto(made[index + 1], x)
+        y = made[0]
+        if len(q_shape) == 3:
+            y = y.reshape(sizes.batch, sizes.rows, sizes.heads * sizes.group, sizes.v_size).swapaxes(1, 2)
+        y = y.reshape(*sizes.grouped, sizes.v_size)
+        queries = split_heads(q, form.q_heads).reshape(*sizes.grouped, sizes.size)
+        keys, values = (x[:, :, None] for x in present)
+        mask = None if given[3] is None else masks.extended(given[3], work)
+        shown = None
+        if len(made) > 3:
+            made[3].fill(0)
+            shown = made[3].reshape(*sizes.grouped, sizes.keys)
+
+        def run(share: int) -> None:
+            visible = Visible(masks, share, mask, given[6], work)
+            for tile in blocks.tiles:
+                seen = slice(0, sizes.keys) if shown is not None and form.shown != 3 else visible.keys_of(tile)
+                for unit in blocks.shared[share]:
+                    at = (*unit, _ALL, tile)
+                    query = scores[share].query(queries[at], work)
+                    s, total = scores[share].of(query, keys[unit][..., seen, :], at, seen, visible, shown, work)
+                    if division and shown is not None:
+                        np.divide(s, total, out=s)
+                        shown[at][..., seen] = s
+                    multiply(s, values[unit][..., seen, :], y[at])
+                    if not division:
+                        np.divide(y[at], total, out=y[at])
+
+        parallel(run, range(len(blocks.shared)))
+        return tuple(way.done(a, place) for way, a, place in zip(results, made, places, strict=True))
+
+    return exponentials.compiled(space.kernel(kernel))
 
 
-def _part(array: np.ndarray, at: tuple[slice, ...]) -> np.ndarray:
-    """A part of an array that is broadcast along its axes of size 1."""
-    return array[tuple(_ALL if size == 1 else place for size, place in zip(array.shape, at, strict=True))]
+def masks_of(
+    call: Call, space: Workspace, form: AttentionForm, sizes: Sizes, blocks: Blocks, past: int, dtype: np.dtype
+) -> Masks:
+    """What the mask and the lengths among a call's operands, and the window of its attributes, say of the scores."""
+    mask = (shape_of(call, 3), call.tensor(3).dtype) if call.has(3) else None
+    scores = (*sizes.grouped, sizes.keys)
+    return Masks(space, form, scores, blocks.most, len(blocks.shared), mask, call.has(6), past, dtype)

@@ -9,18 +9,23 @@ The adjoint is one node, so that the joint graph of a convolutional network stay
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops import costs
-from irgrad.ops.channels import channel_view, per_channel, rank_of, sum_per_channel
+from irgrad.ops.batch_norm_kernels import (
+    normalise_by_given,
+    normalise_in_training,
+    pull_back_by_given,
+    pull_back_in_training,
+)
+from irgrad.ops.channels import per_channel, rank_of, sum_per_channel
+from irgrad.ops.compiled import compiled
 from irgrad.ops.reduce import element_count
-from irgrad.ops.standardise import affine, average, pulled_back, standardise, standardised
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.ops.standardise import average, pulled_back, standardised
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import planned
 from irgrad.types import Type
 
 ops = OpTable()
@@ -32,43 +37,14 @@ def _statistics_axes(ndim: int) -> tuple[int, ...]:
     return tuple(k for k in range(ndim) if k != 1)
 
 
-def _wide(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(a.astype(accumulation_dtype(a.dtype), copy=False) for a in arrays)
+batch_norm = ops.define("BatchNormalization", in_place=(0,), cost=costs.batch_norm)
 
 
-batch_norm = ops.define("BatchNormalization", cost=costs.batch_norm)
-
-
-@batch_norm.kernel
-def _batch_norm(
-    x: np.ndarray,
-    scale: np.ndarray,
-    bias: np.ndarray,
-    mean: np.ndarray,
-    var: np.ndarray,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-    training_mode: int = 0,
-    out: Any = None,
-) -> Any:
-    if training_mode:
-        y, batch_mean, batch_var, _ = standardise(x, _statistics_axes(x.ndim), epsilon)
-        assert batch_mean is not None
-        running = [
-            (old * momentum + new.reshape(old.shape) * (1 - momentum)).astype(old.dtype)
-            for old, new in ((mean, batch_mean), (var, batch_var))
-        ]
-        target = out[0] if isinstance(out, tuple) else out
-        return affine(y, channel_view(scale, x.ndim), channel_view(bias, x.ndim), target, x.dtype), *running
-    dtype = x.dtype
-    x, scale, bias, mean, var = _wide(x, scale, bias, mean, var)
-    factor = scale / np.sqrt(var + var.dtype.type(epsilon))
-    shift = channel_view(bias - mean * factor, x.ndim)
-    in_place = out is not None and out.dtype == np.result_type(x, factor, shift)
-    y = np.multiply(x, channel_view(factor, x.ndim), out=out if in_place else None)
-    y = np.add(y, shift, out=y if y.dtype == np.result_type(y, shift) else None)
-    return y if in_place else deliver(y.astype(dtype, copy=False), out)
+@batch_norm.prepare
+@compiled
+@planned()
+def _batch_norm(call: Call) -> Kernel:
+    return normalise_in_training(call) if call.attrs["training_mode"] else normalise_by_given(call)
 
 
 @batch_norm.adjoint
@@ -135,59 +111,11 @@ def _batch_norm_grad_types(call: Call) -> Sequence[Type]:
     return [types[k] for k in call.attrs["wrt"]]
 
 
-@batch_norm_grad.kernel
-def _batch_norm_grad(
-    dy: np.ndarray,
-    x: np.ndarray | None,
-    scale: np.ndarray,
-    mean: np.ndarray | None = None,
-    var: np.ndarray | None = None,
-    *,
-    epsilon: float,
-    training_mode: int,
-    wrt: Sequence[int],
-    out: Any = None,
-) -> tuple[np.ndarray, ...]:
-    axes, ndim = _statistics_axes(dy.ndim), dy.ndim
-    dtypes = {X: dy.dtype, SCALE: scale.dtype, BIAS: scale.dtype}
-    dy, wide_scale = _wide(dy, scale)
-    results: dict[int, np.ndarray] = {}
-    dbias = np.add.reduce(dy, axes) if set(wrt) - {X, SCALE} or training_mode else None
-    if training_mode:
-        assert dbias is not None
-        results[BIAS] = dbias
-        if X in wrt or SCALE in wrt:
-            assert x is not None
-            normalised, _, _, inverse = standardise(x, axes, epsilon)
-            dscale = results[SCALE] = np.add.reduce(dy * normalised, axes)
-        if X in wrt:
-            count = dy.dtype.type(dy.size // max(dscale.size, 1))
-            np.multiply(normalised, channel_view(dscale / count, ndim), out=normalised)
-            np.subtract(dy, normalised, out=normalised)
-            np.subtract(normalised, channel_view(dbias / count, ndim), out=normalised)
-            np.multiply(normalised, channel_view(wide_scale * inverse.reshape(-1), ndim), out=normalised)
-            results[X] = normalised
-    else:
-        assert mean is not None and var is not None
-        dtypes |= {MEAN: mean.dtype, VAR: var.dtype}
-        wide_mean, wide_var = _wide(mean, var)
-        inverse = 1 / np.sqrt(wide_var + wide_var.dtype.type(epsilon))
-        factor = wide_scale * inverse
-        if SCALE in wrt or VAR in wrt:
-            assert x is not None
-            difference = np.subtract(x, channel_view(wide_mean, ndim))
-            dscale = np.add.reduce(np.multiply(difference, dy, out=difference), axes) * inverse
-            results |= {SCALE: dscale, VAR: factor * inverse * dscale * -0.5}
-        if dbias is not None:
-            results |= {BIAS: dbias, MEAN: -factor * dbias}
-        if X in wrt:
-            results[X] = dy * channel_view(factor, ndim)
-    targets = out if isinstance(out, tuple) else (out,) * len(wrt)
-    shape = {X: dy.shape}
-    return tuple(
-        deliver(results[k].reshape(shape.get(k, scale.shape)).astype(dtypes[k], copy=False), target)
-        for k, target in zip(wrt, targets, strict=True)
-    )
+@batch_norm_grad.prepare
+@compiled
+@planned()
+def _batch_norm_grad(call: Call) -> Kernel:
+    return pull_back_in_training(call) if call.attrs["training_mode"] else pull_back_by_given(call)
 
 
 @batch_norm_grad.lower

@@ -60,10 +60,13 @@ _EXTENDED = {"int2": np.int8, "uint2": np.uint8, "int4": np.int8, "uint4": np.ui
 
 @cast.prepare
 def _cast(call: Call) -> Kernel:
-    convert = _conversion(call)
+    convert, plain_one = _conversion(call), _is_plain(call)
 
     def kernel(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        return deliver(convert(x), out)
+        if out is None or not plain_one:
+            return deliver(convert(x), out)
+        np.copyto(out, x, casting="unsafe")
+        return out
 
     return kernel
 
@@ -76,6 +79,19 @@ def _cast_like(call: Call) -> Kernel:
         return deliver(convert(x), out)
 
     return kernel
+
+
+def _is_plain(call: Call) -> bool:
+    """Whether numpy's own conversion is the one that is asked for."""
+    source, result = call.tensor(0).dtype, call.outputs[0]
+    assert isinstance(result, TensorType)
+    if source.name == "bfloat16":
+        return result.dtype in (np.float32, np.float64)
+    return _is_native(source) and (_is_native(result.dtype) or result.dtype.name == "bfloat16")
+
+
+def _is_native(dtype: np.dtype) -> bool:
+    return dtype.isbuiltin == 1 and dtype.kind in "fiub"
 
 
 def _conversion(call: Call) -> Callable[[np.ndarray], np.ndarray]:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from irgrad.builder import Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Value
 
-__all__ = ["channel_view", "per_channel", "rank_of", "sum_per_channel"]
-
-
-def channel_view(parameter: np.ndarray, ndim: int) -> np.ndarray:
-    """A parameter of shape [C] as a view that broadcasts to [N, C, D1, ...]; to [N] where the operand has no channels."""
-    return parameter.reshape(-1, *(1,) * max(ndim - 2, 0))
+__all__ = ["per_channel", "rank_of", "sum_per_channel"]
 
 
 def rank_of(value: Value) -> int:

@@ -11,43 +11,56 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops import costs
 from irgrad.ops.channels import rank_of
-from irgrad.ops.conv_kernels import add_windows, view_windows
 from irgrad.ops.dims import Size, as_scalar, dim_of, join_sizes, product_of, reshape_to, shape_operand
 from irgrad.ops.windows import count_dims, explicit_pads, per_axis, windows_of
-from irgrad.runtime.kernels import deliver, widened
+from irgrad.runtime.threads import parallel
+from irgrad.runtime.workspace import planned, shared_ranges, widened
 from irgrad.types import Dim, Type, divide_dims, multiply_dims
 
 ops = OpTable()
+
+_EVERY = (slice(None), slice(None))  # image and channel
 
 # --- Col2Im -----------------------------------------------------------------------------------------------------------
 
 col2im = ops.define("Col2Im", cost=costs.per_operand(1))
 
 
-@col2im.kernel
+@col2im.prepare
+@planned(1, 2)
 @widened
-def _(
-    columns: np.ndarray,
-    image_shape: np.ndarray,
-    block_shape: np.ndarray,
-    *,
-    out: np.ndarray | None = None,
-    **attrs: Any,
-) -> np.ndarray:
-    windows = windows_of(attrs, image_shape.tolist(), block_shape.tolist())
-    n, depth, length = columns.shape
+def _(call: Call) -> Kernel:
+    columns = call.tensor(0)
+    assert columns.static_shape is not None
+    windows = windows_of(call.attrs, call.constants[1].tolist(), call.constants[2].tolist())
+    n, depth, length = columns.static_shape
     if depth % prod(windows.kernel) or length != prod(windows.counts):
         raise ValueError(
-            f"columns of shape {columns.shape} are not {prod(windows.counts)} blocks of {prod(windows.kernel)} elements"
+            f"columns of shape {(n, depth, length)} are not {prod(windows.counts)} blocks of {prod(windows.kernel)} elements"
         )
     channels = depth // prod(windows.kernel)
-    image = np.zeros((n, channels, *windows.size), columns.dtype)
-    blocks = columns.reshape(n, channels, *windows.kernel, *windows.counts)
-    add_windows(image, np.moveaxis(blocks, 0, windows.rank + 1), windows)
-    return deliver(image, out)
+    offsets, todo = windows.offsets(), shared_ranges(n, n * depth * length)
+
+    def kernel(columns: np.ndarray, *_: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        image = np.empty((n, channels, *windows.size), columns.dtype) if out is None else out
+        blocks = columns.reshape(n, channels, *windows.kernel, *windows.counts)
+
+        def some(share: int) -> None:
+            for first, last in todo[share]:
+                some_images, some_blocks = image[first:last], blocks[first:last]
+                some_images.fill(0)
+                for offset, which, where in offsets:
+                    view = some_images[(*_EVERY, *where)]
+                    place: tuple[Any, ...] = (*_EVERY, *offset, *which)
+                    np.add(view, some_blocks[place], out=view)
+
+        parallel(some, range(len(todo)))
+        return image
+
+    return kernel
 
 
 @col2im.infer
@@ -89,11 +102,34 @@ Attributes: strides, dilations and pads, as Col2Im has them.
 """
 
 
-@im2col.kernel
-def _(image: np.ndarray, block_shape: np.ndarray, *, out: np.ndarray | None = None, **attrs: Any) -> np.ndarray:
-    windows = windows_of(attrs, image.shape[2:], block_shape.tolist())
-    blocks = view_windows(image, windows)
-    return deliver(blocks.reshape(len(image), image.shape[1] * prod(windows.kernel), prod(windows.counts)), out)
+@im2col.prepare
+@planned(1)
+def _(call: Call) -> Kernel:
+    image = call.tensor(0)
+    assert image.static_shape is not None
+    n, channels, *size = image.static_shape
+    windows = windows_of(call.attrs, size, call.constants[1].tolist())
+    offsets, shape = windows.offsets(), (n, channels * prod(windows.kernel), prod(windows.counts))
+    whole = sum(prod(w.stop - w.start for w in which) for _, which, _ in offsets) == prod(shape[1:]) // max(channels, 1)
+    todo = shared_ranges(n, prod(shape))
+
+    def kernel(image: np.ndarray, _: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        columns = np.empty(shape, image.dtype) if out is None else out
+        blocks = columns.reshape(n, channels, *windows.kernel, *windows.counts)
+
+        def some(share: int) -> None:
+            for first, last in todo[share]:
+                target, source = blocks[first:last], image[first:last]
+                if not whole:
+                    target.fill(0)
+                for offset, which, where in offsets:
+                    place: tuple[Any, ...] = (*_EVERY, *offset, *which)
+                    target[place] = source[(*_EVERY, *where)]
+
+        parallel(some, range(len(todo)))
+        return columns
+
+    return kernel
 
 
 @im2col.infer

@@ -14,13 +14,15 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable, WorkspaceKernel
 from irgrad.ops import costs
 from irgrad.ops.channels import sum_per_channel
-from irgrad.ops.conv_kernels import convolve, image_adjoint, weight_adjoint
 from irgrad.ops.conv_lowering import crop, lower_input_grad, lower_weight_grad, runtime_transposed_pads
+from irgrad.ops.convolution import select
+from irgrad.ops.convolution.problem import Problem
 from irgrad.ops.dims import shape_operand
 from irgrad.ops.windows import (
+    Windows,
     count_dims,
     image_dims,
     per_axis,
@@ -29,7 +31,7 @@ from irgrad.ops.windows import (
     transposed_windows,
     windows_of,
 )
-from irgrad.runtime.kernels import widened
+from irgrad.runtime.workspace import planned, widened
 from irgrad.types import Dim, Type, multiply_dims
 
 ops = OpTable()
@@ -84,17 +86,40 @@ def _check_channels(call: Call, channels: Dim, per_group: Dim, filters: Dim) -> 
         raise TypeInferenceError(f"{filters} channels do not divide into {group} groups")
 
 
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def _shape(call: Call, index: int) -> tuple[int, ...]:
+    shape = call.tensor(index).static_shape
+    assert shape is not None
+    return shape
+
+
+def _problem(call: Call, images: int, channels: int, filters: int, windows: Windows) -> Problem:
+    return Problem(images, channels, filters, call.attrs["group"], windows, call.tensor(0).dtype)
+
+
+def _without_shape(kernel: WorkspaceKernel) -> WorkspaceKernel:
+    """A kernel of two operands that takes a shape, which it knows, as a third."""
+    function = kernel.function
+
+    def run(a: np.ndarray, b: np.ndarray, shape: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> Any:
+        return function(a, b, out=out, work=work)
+
+    return WorkspaceKernel(run, kernel.workspace)
+
+
 # --- Conv -------------------------------------------------------------------------------------------------------------
 
 conv = ops.define("Conv", cost=costs.convolution)
 
 
-@conv.kernel
+@conv.prepare
+@planned()
 @widened
-def _(
-    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, *, out: np.ndarray | None = None, **attrs: Any
-) -> np.ndarray:
-    return convolve(x, w, bias, attrs["group"], windows_of(attrs, x.shape[2:], w.shape[2:]), out)
+def _(call: Call) -> Kernel:
+    x, w = _shape(call, 0), _shape(call, 1)
+    return select.forward(_problem(call, x[0], x[1], w[0], windows_of(call.attrs, x[2:], w[2:])))
 
 
 @conv.infer
@@ -130,11 +155,12 @@ Attributes: those of Conv.
 """
 
 
-@conv_input_grad.kernel
+@conv_input_grad.prepare
+@planned(2)
 @widened
-def _(dy: np.ndarray, w: np.ndarray, x_shape: np.ndarray, *, out: np.ndarray | None = None, **attrs: Any) -> np.ndarray:
-    windows = windows_of(attrs, tuple(x_shape[2:].tolist()), w.shape[2:])
-    return image_adjoint(dy, w, attrs["group"], windows, out)
+def _(call: Call) -> Kernel:
+    x, w = call.constants[2].tolist(), _shape(call, 1)
+    return _without_shape(select.image_adjoint(_problem(call, x[0], x[1], w[0], windows_of(call.attrs, x[2:], w[2:]))))
 
 
 @conv_input_grad.infer
@@ -166,11 +192,12 @@ Attributes: those of Conv.
 """
 
 
-@conv_weight_grad.kernel
+@conv_weight_grad.prepare
+@planned(2)
 @widened
-def _(x: np.ndarray, dy: np.ndarray, w_shape: np.ndarray, *, out: np.ndarray | None = None, **attrs: Any) -> np.ndarray:
-    windows = windows_of(attrs, x.shape[2:], tuple(w_shape[2:].tolist()))
-    return weight_adjoint(x, dy, attrs["group"], windows, out)
+def _(call: Call) -> Kernel:
+    x, w = _shape(call, 0), call.constants[2].tolist()
+    return _without_shape(select.weight_adjoint(_problem(call, x[0], x[1], w[0], windows_of(call.attrs, x[2:], w[2:]))))
 
 
 @conv_weight_grad.infer
@@ -198,15 +225,13 @@ def _(b: Builder, node: Node) -> Value:
 conv_transpose = ops.define("ConvTranspose", cost=costs.conv_transpose)
 
 
-@conv_transpose.kernel
+@conv_transpose.prepare
+@planned()
 @widened
-def _(
-    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, *, out: np.ndarray | None = None, **attrs: Any
-) -> np.ndarray:
-    y = image_adjoint(x, w, attrs["group"], transposed_windows(attrs, x.shape[2:], w.shape[2:]), out)
-    if bias is not None:
-        np.add(y, bias.reshape(-1, *(1,) * (y.ndim - 2)), out=y)
-    return y
+def _(call: Call) -> Kernel:
+    x, w = _shape(call, 0), _shape(call, 1)
+    windows = transposed_windows(call.attrs, x[2:], w[2:])
+    return select.image_adjoint(_problem(call, x[0], w[1] * call.attrs["group"], w[0], windows))
 
 
 @conv_transpose.infer

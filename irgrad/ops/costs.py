@@ -17,6 +17,7 @@ from irgrad.op import Call, Cost, CostRule, elements_of
 
 __all__ = [
     "attention",
+    "attention_grad",
     "batch_norm",
     "batch_norm_grad",
     "causal_conv",
@@ -224,14 +225,28 @@ _SOFTMAX = 5  # for each element: the maximum 1, its subtraction 1, the exponent
 
 def attention(call: Call) -> Cost:
     """Two products of matrices and a softmax for each head, keys that a mask hides included."""
+    scores, size, v_size = _scores(call)
+    return Cost.of(call, scores * (2 * size + 2 * v_size + _SOFTMAX))
+
+
+def _scores(call: Call) -> tuple[int, int, int]:
+    """How many scores there are, and the sizes of heads of keys and of values."""
     q, k, v = (_static(call, index) for index in range(3))
     packed = len(q) == 3
     heads = call.attrs["q_num_heads"] if packed else q[1]
     kv_heads = call.attrs["kv_num_heads"] if packed else k[1]
     size, v_size = (q[-1] // heads, v[-1] // kv_heads) if packed else (q[-1], v[-1])
     keys = k[-2] + (_static(call, 4)[-2] if call.has(4) else 0)
-    scores = q[0] * heads * q[-2] * keys
-    return Cost.of(call, scores * (2 * size + 2 * v_size + _SOFTMAX))
+    return q[0] * heads * q[-2] * keys, size, v_size
+
+
+def attention_grad(call: Call) -> Cost:
+    """The scores and their softmax once more, 4 operations for each of their cotangents, the products that are wanted."""
+    (scores, size, v_size), wrt = _scores(call), call.attrs["wrt"]
+    each = 2 * size + _SOFTMAX + 2 * v_size * (2 in wrt)
+    if 0 in wrt or 1 in wrt:
+        each += 2 * v_size + 4 + 2 * size * ((0 in wrt) + (1 in wrt))
+    return Cost.of(call, scores * each)
 
 
 def linear_attention(passes: int) -> CostRule:

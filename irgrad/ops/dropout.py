@@ -5,6 +5,7 @@ Reference: Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks f
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from irgrad.graph import Node, Value
 from irgrad.op import ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops.elementwise import keep_where
 from irgrad.ops.random import below, source_of
-from irgrad.runtime.kernels import accumulation_dtype, deliver_all
+from irgrad.ops.special import bits_of
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import Workspace, planned
 from irgrad.types import is_differentiable
 
 __all__ = ["DATA", "RATIO", "TRAINING", "drops", "ops", "scale_of"]
@@ -40,23 +43,69 @@ def _trains(node: Node) -> bool:
     return training is not None and (training.constant is None or bool(training.constant.any()))
 
 
+_CHUNK = 1 << 14  # random numbers at a time
+
+
 @dropout.prepare
+@planned()
 def _dropout(call: Call) -> Kernel:
-    dtype, seed = call.tensor(DATA).dtype, call.attrs.get("seed")
+    data, seed, space = call.tensor(DATA), call.attrs.get("seed"), Workspace()
+    shape, dtype = data.static_shape, data.dtype
+    assert shape is not None
     # float8 has no arithmetic of its own.
     wide = accumulation_dtype(dtype) if is_differentiable(dtype) else np.dtype(np.float32)
+    size = prod(shape)
+    room = shape if call.has(TRAINING) else (0,)
+    numbers, kept = space.array((min(size, _CHUNK),), np.float64), space.array(room, np.bool_)
+    scaled = None if wide == dtype else space.array(room, wide)
+    factors = space.array(room, f"i{wide.itemsize}")
+
+    def draw(mask: np.ndarray, share: float, work: np.ndarray) -> None:
+        source, flat = _generator(seed), mask.reshape(-1)
+        for first in range(0, size, _CHUNK):
+            part = flat[first : first + _CHUNK]
+            np.greater_equal(source.random(out=numbers(work)[: len(part)]), share, out=part)
 
     def kernel(
-        x: np.ndarray, ratio: np.ndarray | None = None, training: np.ndarray | None = None, *, out: Any = None
+        x: np.ndarray,
+        ratio: np.ndarray | None = None,
+        training: np.ndarray | None = None,
+        *,
+        out: Any = None,
+        work: np.ndarray,
     ) -> Any:
         share = np.full((), _DEFAULT_RATIO, wide) if ratio is None else ratio.astype(wide)
+        if call.n_outputs == 1:
+            y, mask = np.empty(shape, dtype) if out is None else out, kept(work)
+        else:
+            y, mask = (np.empty(shape, dtype), np.empty(shape, np.bool_)) if out is None else out
         if training is None or not training.any() or not share:
-            return deliver_all((x,) if call.n_outputs == 1 else (x, np.ones(x.shape, np.bool_)), out)
-        mask = source_of(seed).random(x.shape) >= share
-        y = np.where(mask, x.astype(wide, copy=False) * (1 / (1 - share)), wide.type(0)).astype(dtype, copy=False)
-        return deliver_all((y,) if call.n_outputs == 1 else (y, np.asarray(mask)), out)
+            np.copyto(y, x)
+            mask.fill(True)
+        else:
+            draw(mask, float(share), work)
+            target = y if scaled is None else scaled(work)
+            np.copyto(target, x)
+            np.multiply(target, 1 / (1 - share), out=target)
+            # The bits of what is dropped times 0: unlike the number, infinity is 0 then too.
+            bits, factor = bits_of(target), factors(work)
+            np.copyto(factor, mask)
+            np.multiply(bits, factor, out=bits)
+            if target is not y:
+                np.copyto(y, target, casting="unsafe")
+        return y if call.n_outputs == 1 else (y, mask)
 
-    return kernel
+    return space.kernel(kernel)
+
+
+def _generator(seed: float | None) -> np.random.Generator:
+    """What draws the numbers of `source_of` into memory that is there."""
+    source = source_of(seed)
+    if isinstance(source, np.random.Generator):
+        return source
+    bits = np.random.MT19937()
+    bits.state = source.get_state(legacy=False)  # type: ignore[assignment]
+    return np.random.Generator(bits)
 
 
 def scale_of(b: Builder, node: Node, dtype: np.dtype, *, differentiable: bool = False) -> Value:

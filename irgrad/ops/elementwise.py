@@ -9,9 +9,10 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
+from irgrad.kernels.elementwise import spread
 from irgrad.op import ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops import costs
-from irgrad.ops.special import select
+from irgrad.ops.special import choosing
 from irgrad.runtime.kernels import accumulation_dtype, deliver
 
 __all__ = ["keep_where", "ops"]
@@ -33,16 +34,26 @@ def _is_integer(dtype: np.dtype) -> bool:
 add = ops.define("Add", kernel=np.add, broadcasts=True)
 sub = ops.define("Sub", kernel=np.subtract, broadcasts=True)
 mul = ops.define("Mul", kernel=np.multiply, broadcasts=True)
-div = ops.define("Div", broadcasts=True)
+div = ops.define("Div", broadcasts=True, in_place=True)
 neg = ops.define("Neg", kernel=np.negative)
 abs_ = ops.define("Abs", kernel=np.absolute)
 reciprocal = ops.define("Reciprocal", kernel=np.reciprocal)
 sqrt = ops.define("Sqrt", kernel=np.sqrt)
+for _op, _ufunc in {
+    add: np.add,
+    sub: np.subtract,
+    mul: np.multiply,
+    neg: np.negative,
+    abs_: np.absolute,
+    reciprocal: np.reciprocal,
+    sqrt: np.sqrt,
+}.items():
+    _op.prepare(spread(_ufunc))
 
 
 @div.prepare
 def _div(call: Call) -> Kernel:
-    return _truncating_quotient if _is_integer(call.tensor(0).dtype) else np.divide
+    return _truncating_quotient if _is_integer(call.tensor(0).dtype) else spread(np.divide)(call)
 
 
 def _truncating_quotient(x: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None) -> Any:
@@ -98,12 +109,12 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
 
 # --- remainders -------------------------------------------------------------------------------------------------------
 
-mod = ops.define("Mod", broadcasts=True)
+mod = ops.define("Mod", broadcasts=True, in_place=True)
 
 
 @mod.prepare
 def _mod(call: Call) -> Kernel:
-    return np.fmod if call.attrs["fmod"] else np.remainder
+    return spread(np.fmod if call.attrs["fmod"] else np.remainder, 8)(call)
 
 
 @mod.adjoint
@@ -122,25 +133,30 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value, Value | None]:
 
 power = ops.define("Pow", broadcasts=True)
 
-_CHEAP_POWERS: dict[float, Callable[..., Any]] = {
-    -1: np.reciprocal,
-    1: np.positive,
-    2: np.square,
-    3: lambda x, out=None: np.multiply(np.square(x), x, out=out),
-}
+_CHEAP_POWERS: dict[float, np.ufunc] = {-1: np.reciprocal, 1: np.positive, 2: np.square}
 
 
-@power.kernel
-def _power(x: np.ndarray, exponent: np.ndarray, *, out: np.ndarray | None = None) -> Any:
+@power.prepare
+def _power(call: Call) -> Kernel:
     """The result has the dtype of x, whatever that of the exponent."""
-    if _is_integer(x.dtype):
-        return deliver(_integer_power(x, exponent).astype(x.dtype, copy=False), out)
-    if exponent.size == 1 and exponent.ndim <= x.ndim:
-        cheap = _CHEAP_POWERS.get(exponent.item())
-        if cheap is not None:
-            return cheap(x, out=out)
-    wide = x.astype(accumulation_dtype(x.dtype), copy=False)
-    return deliver(np.asarray(np.power(wide, exponent)).astype(x.dtype, copy=False), out)
+    dtype, exponents = call.tensor(0).dtype, call.tensor(1).dtype
+    if _is_integer(dtype):
+        return lambda x, exponent, out=None: deliver(_integer_power(x, exponent).astype(dtype, copy=False), out)
+    wide = accumulation_dtype(dtype)
+    plain = spread(np.power, 8)(call) if dtype == exponents == wide else None
+
+    def kernel(x: np.ndarray, exponent: np.ndarray, *, out: np.ndarray | None = None) -> Any:
+        number = exponent.item() if exponent.size == 1 and exponent.ndim <= x.ndim else None
+        if number == 3:
+            square = np.square(x, out=out)
+            return np.multiply(square, x, out=square)
+        if number in _CHEAP_POWERS:
+            return _CHEAP_POWERS[number](x, out=out)
+        if plain is not None:
+            return plain(x, exponent, out=out)
+        return deliver(np.asarray(np.power(x.astype(wide, copy=False), exponent)).astype(dtype, copy=False), out)
+
+    return kernel
 
 
 def _integer_power(x: np.ndarray, exponent: np.ndarray) -> np.ndarray:
@@ -209,20 +225,21 @@ def _extreme(ufunc: np.ufunc) -> Callable[[Call], Kernel]:
             return deliver(operands[0], out)
         return _accumulate(ufunc, operands, out, operands[0].dtype)
 
-    return lambda call: ufunc if len(call.inputs) == 2 else kernel
+    return lambda call: spread(ufunc)(call) if len(call.inputs) == 2 else kernel
 
 
-maximum = ops.define("Max", broadcasts=True, cost=costs.variadic)
+# The third operand and those after it are read when the first two have become the result.
+maximum = ops.define("Max", broadcasts=True, in_place=(0, 1), cost=costs.variadic)
 maximum.prepare(_extreme(np.maximum))
-minimum = ops.define("Min", broadcasts=True, cost=costs.variadic)
+minimum = ops.define("Min", broadcasts=True, in_place=(0, 1), cost=costs.variadic)
 minimum.prepare(_extreme(np.minimum))
-total = ops.define("Sum", broadcasts=True, cost=costs.variadic)
-mean = ops.define("Mean", broadcasts=True, cost=costs.variadic)
+total = ops.define("Sum", broadcasts=True, in_place=(0, 1), cost=costs.variadic)
+mean = ops.define("Mean", broadcasts=True, in_place=(0, 1), cost=costs.variadic)
 
 
 @total.prepare
 def _total(call: Call) -> Kernel:
-    return np.add if len(call.inputs) == 2 else _sum
+    return spread(np.add)(call) if len(call.inputs) == 2 else _sum
 
 
 def _sum(*operands: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -278,8 +295,9 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value]:
 
 # --- choices ----------------------------------------------------------------------------------------------------------
 
-where = ops.define("Where", kernel=select, broadcasts=True)
-clip = ops.define("Clip", broadcasts=(1, 2))
+where = ops.define("Where", broadcasts=True, in_place=(1, 2))
+where.prepare(choosing)
+clip = ops.define("Clip", broadcasts=(1, 2), in_place=(0,))
 
 
 @where.adjoint

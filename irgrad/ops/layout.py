@@ -10,10 +10,11 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import OpTable
+from irgrad.op import Call, Kernel, OpTable
 from irgrad.ops import costs
 from irgrad.ops.dims import Size, dim_of, int_contents, join_sizes, reshape_to
 from irgrad.runtime.kernels import deliver, deliver_all
+from irgrad.runtime.workspace import planned
 
 ops = OpTable()
 
@@ -65,27 +66,29 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Sequence[Value | None]:
 split = ops.define("Split", view=True)
 
 
-@split.kernel
-def _split(
-    x: np.ndarray,
-    sizes: np.ndarray | None = None,
-    *,
-    axis: int = 0,
-    num_outputs: int | None = None,
-    out: Any = None,
-) -> tuple[np.ndarray, ...]:
-    length = x.shape[axis]
-    if sizes is not None:
-        ends = list(accumulate(sizes.tolist()))
+@split.prepare
+@planned(1)
+def _split(call: Call) -> Kernel:
+    shape, count = call.tensor(0).static_shape, call.attrs.get("num_outputs")
+    assert shape is not None
+    axis = call.attrs["axis"] % len(shape)
+    length = shape[axis]
+    if call.has(1):
+        ends = list(accumulate(call.constants[1].tolist()))
         if ends[-1] != length:
             raise ValueError(f"the sizes add up to {ends[-1]}, the axis has {length} elements")
     else:
-        assert num_outputs is not None
-        chunk = -(-length // num_outputs)
-        if (num_outputs - 1) * chunk > length:
-            raise ValueError(f"{length} elements do not make {num_outputs} parts of which only the last is smaller")
-        ends = [min((k + 1) * chunk, length) for k in range(num_outputs)]
-    return deliver_all(np.split(x, ends[:-1], axis), out)
+        assert count is not None
+        chunk = -(-length // count)
+        if (count - 1) * chunk > length:
+            raise ValueError(f"{length} elements do not make {count} parts of which only the last is smaller")
+        ends = [min((k + 1) * chunk, length) for k in range(count)]
+    parts = [(*(slice(None),) * axis, slice(first, last)) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def kernel(x: np.ndarray, *_: np.ndarray, out: Any = None) -> tuple[np.ndarray, ...]:
+        return deliver_all([x[part] for part in parts], out)
+
+    return kernel
 
 
 @split.adjoint
@@ -101,7 +104,12 @@ tile = ops.define("Tile", cost=costs.moves)
 
 @tile.kernel
 def _tile(x: np.ndarray, repeats: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    return deliver(np.tile(x, repeats.tolist()), out)
+    times = repeats.tolist()
+    y = np.empty([n * size for n, size in zip(times, x.shape, strict=True)], x.dtype) if out is None else out
+    if y.size:
+        pairs = [number for pair in zip(times, x.shape, strict=True) for number in pair]
+        y.reshape(pairs)[...] = np.expand_dims(x, tuple(range(0, 2 * x.ndim, 2)))
+    return y
 
 
 @tile.adjoint
@@ -134,13 +142,18 @@ def _sum_of_pairs(b: Builder, dy: Value, repeats: Value, shape: Value) -> Value:
 
 # --- triangles --------------------------------------------------------------------------------------------------------
 
-trilu = ops.define("Trilu", cost=costs.moves)
+trilu = ops.define("Trilu", cost=costs.moves, in_place=(0,))
 
 
 @trilu.kernel
 def _trilu(x: np.ndarray, k: np.ndarray | None = None, *, upper: int = 1, out: np.ndarray | None = None) -> np.ndarray:
-    offset = 0 if k is None else int(k.item())
-    return deliver((np.triu if upper else np.tril)(x, offset), out)
+    offset, (rows, columns) = 0 if k is None else int(k.item()), x.shape[-2:]
+    y = np.empty_like(x, order="C") if out is None else out
+    np.copyto(y, x)
+    for row in range(rows):
+        edge = min(max(row + offset + (not upper), 0), columns)
+        y[..., row, slice(0, edge) if upper else slice(edge, None)] = 0
+    return y
 
 
 @trilu.adjoint
@@ -165,11 +178,13 @@ depth_to_space = ops.define("DepthToSpace", cost=costs.moves)
 def _depth_to_space(x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np.ndarray | None = None) -> np.ndarray:
     n, c, h, w = x.shape
     depth = c // blocksize**2
+    y = np.empty((n, depth, h * blocksize, w * blocksize), x.dtype) if out is None else out
     if _depth_comes_last(mode):
         moved = x.reshape(n, blocksize, blocksize, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
         moved = x.reshape(n, depth, blocksize, blocksize, h, w).transpose(0, 1, 4, 2, 5, 3)
-    return deliver(moved.reshape(n, depth, h * blocksize, w * blocksize), out)
+    y.reshape(moved.shape)[...] = moved
+    return y
 
 
 @depth_to_space.adjoint
@@ -187,7 +202,9 @@ def _space_to_depth(x: np.ndarray, *, blocksize: int, mode: str = "DCR", out: np
         raise ValueError(f"an image of {h} x {w} cannot be cut into blocks of {blocksize} x {blocksize}")
     blocks = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
     moved = blocks.transpose((0, 3, 5, 1, 2, 4) if _depth_comes_last(mode) else (0, 1, 3, 5, 2, 4))
-    return deliver(moved.reshape(n, c * blocksize**2, h // blocksize, w // blocksize), out)
+    y = np.empty((n, c * blocksize**2, h // blocksize, w // blocksize), x.dtype) if out is None else out
+    y.reshape(moved.shape)[...] = moved
+    return y
 
 
 @space_to_depth.adjoint
@@ -209,11 +226,13 @@ def _reverse_sequence(
     time_axis: int = 0,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    time, length = np.arange(x.shape[time_axis]), lengths[:, None]
-    source = np.where(time < length, length - 1 - time, time)  # one row per sequence
-    moved = np.moveaxis(x, (batch_axis, time_axis), (0, 1))
-    picked = moved[np.arange(len(lengths))[:, None], source]
-    return deliver(np.moveaxis(picked, (0, 1), (batch_axis, time_axis)), out)
+    y = np.empty_like(x, order="C") if out is None else out
+    source, target = (np.moveaxis(a, (batch_axis, time_axis), (0, 1)) for a in (x, y))
+    for k in range(len(lengths)):
+        length = int(lengths[k])
+        target[k, :length] = source[k, :length][::-1]
+        target[k, length:] = source[k, length:]
+    return y
 
 
 @reverse_sequence.adjoint

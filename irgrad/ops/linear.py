@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import ZERO, Call, Cost, OpTable, Zero
+from irgrad.kernels import products
+from irgrad.kernels.elementwise import add_rows
+from irgrad.kernels.shapes import shape_of
+from irgrad.op import ZERO, Call, Cost, Kernel, OpTable, Zero
 from irgrad.ops import costs
-from irgrad.ops.einsum import contract, operations, output_dims, parse, spare_letters
-from irgrad.runtime.kernels import deliver, widened
+from irgrad.ops.einsum import contraction, operations, output_dims, parse, spare_letters
+from irgrad.runtime.workspace import Workspace, planned, widened
 from irgrad.types import Dim, Type
 
 ops = OpTable()
-
-
-def _for_blas(a: np.ndarray) -> np.ndarray:
-    """`a`, copied where BLAS could not step through its matrices (a broadcast row, say) and numpy would do without it."""
-    if a.ndim < 2 or a.dtype.kind != "f" or a.flags.c_contiguous:
-        return a
-    (rows, columns), (down, across), item = a.shape[-2:], a.strides[-2:], a.itemsize
-    if across == item and (down >= columns * item or rows == 1) and down % item == 0:
-        return a
-    if down == item and (across >= rows * item or columns == 1) and across % item == 0:
-        return a
-    return np.ascontiguousarray(a)
 
 
 # --- MatMul -----------------------------------------------------------------------------------------------------------
@@ -36,17 +26,11 @@ def _for_blas(a: np.ndarray) -> np.ndarray:
 matmul = ops.define("MatMul", broadcasts=True, cost=costs.matmul)
 
 
-@matmul.kernel
+@matmul.prepare
+@planned()
 @widened
-def _(a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    a, b = _for_blas(a), _for_blas(b)
-    if b.ndim == 2 < a.ndim and a.flags.c_contiguous:
-        # One large product instead of one for each matrix of the batch.
-        shape = (*a.shape[:-1], b.shape[1])
-        flat = out.reshape(-1, b.shape[1]) if out is not None and out.flags.c_contiguous and out.size else None
-        product = np.matmul(a.reshape(prod(a.shape[:-1]), a.shape[-1]), b, out=flat)
-        return deliver(product.reshape(shape), out if flat is None else None)
-    return np.asarray(np.matmul(a, b, out=out))
+def _(call: Call) -> Kernel:
+    return products.matmul(shape_of(call, 0), shape_of(call, 1))
 
 
 def _ranks(node: Node) -> list[int]:
@@ -104,31 +88,38 @@ def _transposed(b: Builder, v: Value, rank: int) -> Value:
 gemm = ops.define("Gemm", broadcasts=(2,), cost=costs.gemm)
 
 
-@gemm.kernel
+@gemm.prepare
+@planned()
 @widened
-def _(
-    a: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray | None = None,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    y = np.asarray(np.matmul(_for_blas(a.T if transA else a), _for_blas(b.T if transB else b), out=out))
-    if alpha != 1:
-        y = _scaled(y, alpha, y)
-    if c is not None and beta != 0:
-        np.add(y, c if beta == 1 else _scaled(c, beta), out=y)
-    return y
+def _(call: Call) -> Kernel:
+    alpha, beta, tx, tw = (call.attrs[name] for name in ("alpha", "beta", "transA", "transB"))
+    dtype = call.tensor(0).dtype
+    space = Workspace()
+    has_c = call.has(2) and beta != 0
+    scaled_c = space.array(shape_of(call, 2), dtype) if has_c and beta != 1 else None
+
+    def run(
+        a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None, *, out: np.ndarray | None = None, work: np.ndarray
+    ) -> np.ndarray:
+        y = products.multiply(a.T if tx else a, b.T if tw else b, out)
+        if alpha != 1:
+            _scale(y, alpha, y)
+        if c is not None and has_c:
+            if scaled_c is not None:
+                c = _scale(c, beta, scaled_c(work))
+            add_rows(y, c)
+        return y
+
+    return space.kernel(run)
 
 
-def _scaled(v: np.ndarray, factor: float, out: np.ndarray | None = None) -> np.ndarray:
+def _scale(v: np.ndarray, factor: float, out: np.ndarray) -> np.ndarray:
+    """Into `out` a factor times v; of integers, the exact product is rounded towards zero."""
     if v.dtype.kind == "f":
-        return np.asarray(np.multiply(v, v.dtype.type(factor), out=out))
-    return deliver((v * factor).astype(v.dtype), out)
+        np.multiply(v, v.dtype.type(factor), out=out)
+    else:
+        np.copyto(out, v * factor, casting="unsafe")
+    return out
 
 
 @gemm.adjoint
@@ -157,10 +148,12 @@ def _gemm(b: Builder, x: Value, w: Value, alpha: float, tx: int, tw: int) -> Val
 einsum = ops.define("Einsum")
 
 
-@einsum.kernel
+@einsum.prepare
+@planned()
 @widened
-def _(*arrays: np.ndarray, equation: str, out: np.ndarray | None = None) -> np.ndarray:
-    return deliver(contract(parse(equation, tuple(a.ndim for a in arrays)), arrays), out)
+def _(call: Call) -> Kernel:
+    shapes = [shape_of(call, k) for k in range(len(call.inputs))]
+    return contraction(parse(call.attrs["equation"], tuple(map(len, shapes))), shapes, call.tensor(0).dtype)
 
 
 @einsum.cost

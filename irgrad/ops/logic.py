@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from irgrad.kernels.elementwise import spread
 from irgrad.op import ZERO, Call, Kernel, OpTable
 from irgrad.runtime.kernels import deliver
 
@@ -24,7 +25,7 @@ for _name, _ufunc in {
     "BitwiseOr": np.bitwise_or,
     "BitwiseXor": np.bitwise_xor,
 }.items():
-    ops.define(_name, kernel=_ufunc, gradient=ZERO, broadcasts=True)
+    ops.define(_name, kernel=_ufunc, gradient=ZERO, broadcasts=True).prepare(spread(_ufunc))
 
 for _name, _unary in {
     "Not": np.logical_not,
@@ -35,10 +36,10 @@ for _name, _unary in {
     "Ceil": np.ceil,
     "Round": np.rint,
 }.items():
-    ops.define(_name, kernel=_unary, gradient=ZERO)
+    ops.define(_name, kernel=_unary, gradient=ZERO).prepare(spread(_unary))
 
 
-@ops.define("BitShift", gradient=ZERO, broadcasts=True).prepare
+@ops.define("BitShift", gradient=ZERO, broadcasts=True, in_place=True).prepare
 def _bit_shift(call: Call) -> Kernel:
     """Shifts by a negative number, or by all the bits and more, are numpy's: what ONNX says of them."""
     return np.left_shift if call.attrs["direction"] == "LEFT" else np.right_shift

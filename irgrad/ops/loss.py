@@ -16,105 +16,25 @@ from typing import Any
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
-from irgrad.errors import ExecutionError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
 from irgrad.ops import costs
 from irgrad.ops.channels import per_channel, rank_of
+from irgrad.ops.loss_kernels import cross_entropy, cross_entropy_grad, nll, nll_grad
 from irgrad.ops.reduce import element_count
-from irgrad.ops.softmax import log_softmax_of, log_softmax_pulled_back, softmax_of
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.ops.softmax import log_softmax_pulled_back
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import planned
 from irgrad.types import Type
 
 ops = OpTable()
-
-# --- kernels ----------------------------------------------------------------------------------------------------------
-
-
-def _samples(
-    labels: np.ndarray, weights: np.ndarray | None, ignore_index: int | None, classes: int, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """What the samples are labelled, 0 where that is to be ignored, and their weights, None where all are 1.
-
-    Raises:
-        ExecutionError: a label is out of range and not to be ignored.
-    """
-    ignored = None if ignore_index is None else labels == ignore_index
-    safe = labels if ignored is None else np.where(ignored, 0, labels)
-    if safe.size and (safe.min() < 0 or safe.max() >= classes):
-        wrong = int(safe[(safe < 0) | (safe >= classes)].flat[0])
-        raise ExecutionError(f"there is a label {wrong}, but there are {classes} classes; ignore_index is {ignore_index}")
-    if weights is None and ignored is None:
-        return safe, None
-    found = np.ones(labels.shape, dtype) if weights is None else weights.astype(dtype, copy=False)[safe]
-    return safe, found if ignored is None else np.where(ignored, dtype.type(0), found)
-
-
-def _loss(
-    log_prob: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, ignore_index: int | None, reduction: str
-) -> np.ndarray:
-    """The loss, given log-probabilities in the dtype to compute in."""
-    safe, weight = _samples(labels, weights, ignore_index, log_prob.shape[1], log_prob.dtype)
-    losses = -np.take_along_axis(log_prob, safe[:, None], 1)[:, 0]
-    if weight is not None:
-        losses = np.where(weight == 0, log_prob.dtype.type(0), losses * weight)
-    if reduction == "none":
-        return losses
-    total = np.add.reduce(losses, None)
-    if reduction == "mean":
-        total = total / (losses.size if weight is None else np.add.reduce(weight, None))
-    return np.asarray(total, log_prob.dtype)
-
-
-def _coefficients(
-    dloss: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
-    ignore_index: int | None,
-    reduction: str,
-    classes: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The labels and the coefficient c of each sample, both with an axis of size 1 for the classes."""
-    wide = dloss.astype(accumulation_dtype(dloss.dtype), copy=False)
-    safe, weight = _samples(labels, weights, ignore_index, classes, wide.dtype)
-    if reduction == "mean":
-        wide = wide / wide.dtype.type(labels.size if weight is None else np.add.reduce(weight, None))
-    return safe[:, None], np.broadcast_to(wide if weight is None else wide * weight, labels.shape)[:, None]
-
 
 nll_loss = ops.define("NegativeLogLikelihoodLoss", cost=costs.per_operand(1, 1))
 cross_entropy_loss = ops.define("SoftmaxCrossEntropyLoss", cost=costs.per_operand(5))
 
 
-@nll_loss.kernel
-def _nll_loss(
-    log_prob: np.ndarray,
-    target: np.ndarray,
-    weight: np.ndarray | None = None,
-    *,
-    ignore_index: int | None = None,
-    reduction: str = "mean",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    wide = log_prob.astype(accumulation_dtype(log_prob.dtype), copy=False)
-    return deliver(_loss(wide, target, weight, ignore_index, reduction).astype(log_prob.dtype, copy=False), out)
-
-
-@cross_entropy_loss.kernel
-def _cross_entropy_loss(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    ignore_index: int | None = None,
-    reduction: str = "mean",
-    out: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    log_prob = log_softmax_of(scores, 1)
-    loss = _loss(log_prob, labels, weights, ignore_index, reduction).astype(scores.dtype, copy=False)
-    target = out[0] if isinstance(out, tuple) else out
-    return deliver(loss, target), log_prob.astype(scores.dtype, copy=False)
-
+nll_loss.prepare(planned()(nll))
+cross_entropy_loss.prepare(planned()(cross_entropy))
 
 # --- adjoints ---------------------------------------------------------------------------------------------------------
 
@@ -196,40 +116,8 @@ cross_entropy_loss_grad = ops.define(
 SoftmaxCrossEntropyLoss, weights is optional."""
 
 
-@nll_loss_grad.kernel
-def _nll_loss_grad(
-    dloss: np.ndarray,
-    shape: np.ndarray,
-    target: np.ndarray,
-    weight: np.ndarray | None = None,
-    *,
-    reduction: str,
-    ignore_index: int | None = None,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    safe, c = _coefficients(dloss, target, weight, ignore_index, reduction, int(shape[1]))
-    result = np.empty(tuple(int(d) for d in shape), dloss.dtype) if out is None else out
-    result.fill(0)
-    np.put_along_axis(result, safe, -c.astype(result.dtype, copy=False), 1)
-    return result
-
-
-@cross_entropy_loss_grad.kernel
-def _cross_entropy_loss_grad(
-    dloss: np.ndarray,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    reduction: str,
-    ignore_index: int | None = None,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    safe, c = _coefficients(dloss, labels, weights, ignore_index, reduction, scores.shape[1])
-    result = softmax_of(scores, 1, out)
-    np.put_along_axis(result, safe, np.take_along_axis(result, safe, 1) - 1, 1)
-    np.multiply(result, c, out=result)
-    return result if result is out else deliver(result.astype(scores.dtype, copy=False), out)
+nll_loss_grad.prepare(planned(1)(nll_grad))
+cross_entropy_loss_grad.prepare(planned()(cross_entropy_grad))
 
 
 @nll_loss_grad.infer

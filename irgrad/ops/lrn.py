@@ -9,9 +9,12 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.kernels.rows import Block, Rows
+from irgrad.kernels.shapes import shape_of
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops.channels import rank_of
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import Workspace, planned, widened
 from irgrad.types import Type
 
 ops = OpTable()
@@ -24,33 +27,63 @@ def _reach(size: int) -> tuple[int, int]:
     return (size - 1) // 2, size // 2
 
 
-def _window_sum(x: np.ndarray, before: int, after: int) -> np.ndarray:
+def _window_sum(x: np.ndarray, before: int, after: int, total: np.ndarray) -> None:
     """For each channel (axis 1) the sum of x over the channels from `before` before it to `after` after it."""
-    total, channels = x.copy(), x.shape[1]
+    channels = x.shape[1]
+    np.copyto(total, x)
     for shift in range(1, min(before, channels - 1) + 1):
         total[:, shift:] += x[:, :-shift]
     for shift in range(1, min(after, channels - 1) + 1):
         total[:, :-shift] += x[:, shift:]
-    return total
 
 
-def _base(x: np.ndarray, alpha: float, bias: float, size: int) -> np.ndarray:
-    """The s of the formula at the top of this file; x is in the dtype to compute in."""
-    total = _window_sum(np.square(x), *_reach(size))
-    np.multiply(total, x.dtype.type(alpha / size), out=total)
-    np.add(total, x.dtype.type(bias), out=total)
-    return total
+class _Setting:
+    """The attributes of a node, and how its operand is cut into blocks of whole windows."""
+
+    def __init__(self, call: Call, temporaries: int) -> None:
+        self.shape, self.dtype, attrs = shape_of(call, 0), call.tensor(0).dtype, call.attrs
+        self.space, self.rows = Workspace(), Rows.over(self.shape, 1, 2)
+        self.size, self.bias, self.beta = attrs["size"], self.dtype.type(attrs["bias"]), self.dtype.type(attrs["beta"])
+        self.factor = self.dtype.type(attrs["alpha"] / self.size)
+        self.minus_beta = self.dtype.type(-attrs["beta"])
+        self._spare = self.rows.temporaries(self.space, self.dtype, temporaries)
+
+    def spare(self, at: Block, like: np.ndarray, work: np.ndarray) -> list[np.ndarray]:
+        """Room for arrays like a block."""
+        return [room[: like.size].reshape(like.shape) for room in self._spare[at.share](work)]
+
+    def base(self, x: np.ndarray, square: np.ndarray, out: np.ndarray) -> None:
+        """The s of the formula at the top of this file."""
+        _window_sum(np.multiply(x, x, out=square), *_reach(self.size), out)
+        np.multiply(out, self.factor, out=out)
+        np.add(out, self.bias, out=out)
 
 
-lrn = ops.define("LRN")
+lrn = ops.define("LRN", in_place=True)
 
 
-@lrn.kernel
-def _lrn(x: np.ndarray, *, size: int, alpha: float, beta: float, bias: float, out: np.ndarray | None = None) -> np.ndarray:
-    wide = x.astype(accumulation_dtype(x.dtype), copy=False)
-    y = np.power(_base(wide, alpha, bias, size), wide.dtype.type(-beta))
-    np.multiply(y, wide, out=y)
-    return deliver(y.astype(x.dtype, copy=False), out)
+@lrn.prepare
+@planned()
+@widened
+def _lrn(call: Call) -> Kernel:
+    setting = _Setting(call, 2)
+    rows = setting.rows
+
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        y = np.empty(setting.shape, setting.dtype) if out is None else out
+        operand, target = rows.of(x), rows.of(y)
+
+        def block(at: Block) -> None:
+            v = operand[at.outer, :, at.inner]
+            square, base = setting.spare(at, v, work)
+            setting.base(v, square, base)
+            np.power(base, setting.minus_beta, out=base)
+            np.multiply(base, v, out=target[at.outer, :, at.inner])
+
+        rows.run(block)
+        return y
+
+    return setting.space.kernel(kernel)
 
 
 @lrn.adjoint
@@ -59,33 +92,41 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return b.op("irgrad.LRNGrad", dy, node.operand(0), **attrs)
 
 
-lrn_grad = ops.define("LRNGrad", domain=IRGRAD_DOMAIN, defaults=_DEFAULTS)
+lrn_grad = ops.define("LRNGrad", domain=IRGRAD_DOMAIN, defaults=_DEFAULTS, in_place=True)
 """``LRNGrad(dy, x)`` with the attributes of LRN → dx = dy · s^−β − 2αβ/size · x · W'(dy · x · s^(−β−1)).
 
 W' sums over a window that lies the other way round: over the channels whose own window takes this one in.
 """
 
 
-@lrn_grad.kernel
-def _lrn_grad(
-    dy: np.ndarray,
-    x: np.ndarray,
-    *,
-    size: int,
-    alpha: float,
-    beta: float,
-    bias: float,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    dtype = x.dtype
-    x, dy = (a.astype(accumulation_dtype(dtype), copy=False) for a in (x, dy))
-    base = _base(x, alpha, bias, size)
-    scaled = dy * np.power(base, x.dtype.type(-beta))
-    before, after = _reach(size)
-    total = _window_sum(scaled * x / base, after, before)
-    np.multiply(total, x, out=total)
-    np.multiply(total, x.dtype.type(2 * alpha * beta / size), out=total)
-    return deliver(np.subtract(scaled, total, out=scaled).astype(dtype, copy=False), out)
+@lrn_grad.prepare
+@planned()
+@widened
+def _lrn_grad(call: Call) -> Kernel:
+    setting = _Setting(call, 3)
+    rows, (before, after) = setting.rows, _reach(setting.size)
+
+    def kernel(dy: np.ndarray, x: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        dx = np.empty(setting.shape, setting.dtype) if out is None else out
+        cotangent, operand, target = rows.of(dy), rows.of(x), rows.of(dx)
+
+        def block(at: Block) -> None:
+            v = operand[at.outer, :, at.inner]
+            a, base, scaled = setting.spare(at, v, work)
+            setting.base(v, a, base)
+            np.power(base, setting.minus_beta, out=scaled)
+            np.multiply(scaled, cotangent[at.outer, :, at.inner], out=scaled)
+            np.multiply(scaled, v, out=a)
+            np.divide(a, base, out=a)
+            _window_sum(a, after, before, base)
+            np.multiply(base, v, out=base)
+            np.multiply(base, 2 * setting.factor * setting.beta, out=base)
+            np.subtract(scaled, base, out=target[at.outer, :, at.inner])
+
+        rows.run(block)
+        return dx
+
+    return setting.space.kernel(kernel)
 
 
 @lrn_grad.infer

@@ -5,7 +5,8 @@ The statistics of 16-bit operands are formed in float32, as the attribute `stash
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,18 @@ import numpy as np
 from irgrad.builder import AdjointBuilder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
-from irgrad.op import Call, OpTable
+from irgrad.kernels.normalise import normalise
+from irgrad.kernels.shapes import shape_of
+from irgrad.kernels.sums import Sum
+from irgrad.kernels.wide import Wide
+from irgrad.op import Call, Kernel, OpTable, WorkspaceKernel
 from irgrad.ops import costs
-from irgrad.ops.channels import channel_view, per_channel, rank_of, sum_per_channel
+from irgrad.ops.channels import rank_of
+from irgrad.ops.compiled import compiled
 from irgrad.ops.reduce import element_count
-from irgrad.ops.standardise import affine, average, pulled_back, standardise, standardised
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.ops.standardise import average, pulled_back, standardised
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import Workspace, planned, widened
 from irgrad.types import TensorType, Type, dtype_of_element
 
 ops = OpTable()
@@ -31,36 +38,66 @@ def _type_of_x(call: Call) -> Sequence[Type]:
     return [call.tensor(0)]
 
 
-def _trailing_axes(node: Node) -> list[int]:
-    """The axes from the attribute `axis` on, counted from the last one where the rank is unknown."""
-    axis = node.attr("axis")
-    if node.operand(0).rank is None and axis < 0:
+def _trailing_axes(node: Node, index: int = 0) -> list[int]:
+    """The axes of an operand from the attribute `axis` on, counted from the last one where the rank is unknown."""
+    axis, x = node.attr("axis"), node.operand(index)
+    if x.rank is None and axis < 0:
         return list(range(axis, 0))
-    rank = rank_of(node.operand(0))
+    rank = rank_of(x)
     return list(range(axis % rank, rank))
+
+
+def _standardising(
+    call: Call, shape: Sequence[int], first: int, *, centred: bool = True, per_row: int = 0
+) -> WorkspaceKernel:
+    """A kernel for the operands x, scale and, perhaps, bias; see `normalise`, whose `shape` is one that x can be seen in.
+
+    The further results are the mean and the inverse standard deviation.
+    """
+    places = [accumulation_dtype(call.tensor(k).dtype) for k in range(2)]
+    wide = np.promote_types(*places)
+    space = Workspace()
+    operands = [Wide(space, shape_of(call, k), call.tensor(k).dtype, wide) for k in range(3) if call.has(k)]
+    full = shape_of(call, 0)
+    # A factor that differs from row to row is applied to the whole result.
+    late = not per_row and any(_reaches_before(shape_of(call, k), full, first) for k in (1, 2) if call.has(k))
+    statistics = (*full[:first], *(1,) * (len(full) - first))
+    dtypes = [type.dtype for type in call.outputs if isinstance(type, TensorType)]
+    results = [Wide(space, full if k == 0 else statistics, dtype, wide) for k, dtype in enumerate(dtypes)]
+    compute = space.part(normalise(shape, first, wide, call.attrs["epsilon"], centred=centred, per_row=per_row))
+
+    def kernel(*arrays: np.ndarray, out: Any = None, work: np.ndarray) -> tuple[np.ndarray, ...]:
+        x, scale, *shifts = (a.of(array, work) for a, array in zip(operands, arrays, strict=False) if array is not None)
+        places = out if isinstance(out, tuple) else (out,) * len(results)
+        made = [r.place(place, work) for r, place in zip(results, places, strict=True)]
+        y, mean, inverse = (*made, None, None)[:3]
+        bias = shifts[0] if shifts else None
+        compute(x, *((None, None) if late else (scale, bias)), mean, inverse, out=y, work=work)
+        if late:
+            np.multiply(made[0], scale, out=made[0])
+            for shift in shifts:
+                np.add(made[0], shift, out=made[0])
+        return tuple(r.done(a, place) for r, a, place in zip(results, made, places, strict=True))
+
+    return space.kernel(kernel)
+
+
+def _reaches_before(factor: Sequence[int], full: Sequence[int], first: int) -> bool:
+    """Whether something that is broadcast to a shape has axes before the axis `first`."""
+    return any(size != 1 for size in factor[: max(len(factor) - (len(full) - first), 0)])
 
 
 # --- layer and RMS normalisation --------------------------------------------------------------------------------------
 
-layer_norm = ops.define("LayerNormalization", broadcasts=(1, 2), cost=costs.per_operand(7))
+layer_norm = ops.define("LayerNormalization", in_place=(0,), broadcasts=(1, 2), cost=costs.per_operand(7))
 
 
-@layer_norm.kernel
-def _layer_norm(
-    x: np.ndarray,
-    scale: np.ndarray,
-    bias: np.ndarray | None = None,
-    *,
-    axis: int = -1,
-    epsilon: float = 1e-5,
-    stash_type: int = 1,
-    out: Any = None,
-) -> tuple[np.ndarray, ...]:
-    y, mean, _, inverse = standardise(x, tuple(range(axis % x.ndim, x.ndim)), epsilon)
-    assert mean is not None
-    stash = dtype_of_element(stash_type)
-    target = out[0] if isinstance(out, tuple) else out
-    return affine(y, scale, bias, target, x.dtype), mean.astype(stash, copy=False), inverse.astype(stash, copy=False)
+@layer_norm.prepare
+@compiled
+@planned()
+def _layer_norm(call: Call) -> Kernel:
+    shape = shape_of(call, 0)
+    return _standardising(call, shape, call.attrs["axis"] % len(shape))
 
 
 @layer_norm.infer
@@ -84,6 +121,8 @@ def _(b: AdjointBuilder, node: Node, *cotangents: Value | None) -> tuple[Value |
     dy, dmean, dinverse = (*cotangents, None, None)[:3]
     if not (b.needs(x) or b.needs(scale)):
         return (None, None, dy)[: len(node.inputs)]
+    if dy is not None and dmean is None and dinverse is None and _same_for_all_rows(node):
+        return _in_one(b, node, dy, centred=True)
     wide = accumulation_dtype(x.dtype)
     axes = _trailing_axes(node)
     x_wide = b.cast(x, wide)
@@ -108,23 +147,15 @@ def _(b: AdjointBuilder, node: Node, *cotangents: Value | None) -> tuple[Value |
     return (dx, dscale, dy)[: len(node.inputs)]
 
 
-rms_norm = ops.define("RMSNormalization", broadcasts=(1,), cost=costs.per_operand(4))
+rms_norm = ops.define("RMSNormalization", in_place=(0,), broadcasts=(1,), cost=costs.per_operand(4))
 
 
-@rms_norm.kernel
-def _rms_norm(
-    x: np.ndarray,
-    scale: np.ndarray,
-    *,
-    axis: int = -1,
-    epsilon: float = 1e-5,
-    stash_type: int = 1,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    y, _, _, _ = standardise(x, tuple(range(axis % x.ndim, x.ndim)), epsilon, centred=False)
-    if accumulation_dtype(scale.dtype).itemsize > y.dtype.itemsize:
-        y = y.astype(scale.dtype)
-    return affine(y, scale, None, out, scale.dtype)
+@rms_norm.prepare
+@compiled
+@planned()
+def _rms_norm(call: Call) -> Kernel:
+    shape = shape_of(call, 0)
+    return _standardising(call, shape, call.attrs["axis"] % len(shape), centred=False)
 
 
 @rms_norm.infer
@@ -136,6 +167,8 @@ def _rms_norm_type(call: Call) -> Sequence[Type]:
 @rms_norm.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, ...]:
     x, scale = node.operand(0), node.operand(1)
+    if _same_for_all_rows(node):
+        return _in_one(b, node, dy, centred=False)
     wide = accumulation_dtype(np.promote_types(x.dtype, scale.dtype))
     axes = _trailing_axes(node)
     normalised, inverse = standardised(b, b.cast(x, wide), axes, node.attr("epsilon"), centred=False)
@@ -149,90 +182,117 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> tuple[Value | None, ...]:
     return dx, dscale
 
 
+# --- their adjoint in one node ----------------------------------------------------------------------------------------
+
+
+def _same_for_all_rows(node: Node) -> bool:
+    """Whether scale and bias are known to have the shape of what is standardised, which all rows share."""
+    full, axis = node.operand(0).shape, node.attr("axis")
+    if full is None or not all(isinstance(dim, int) for dim in full[axis % len(full) :]):
+        return False
+    row = full[axis % len(full) :]
+    return all(v is None or v.shape == row for v in node.inputs[1:])
+
+
+def _in_one(b: AdjointBuilder, node: Node, dy: Value, *, centred: bool) -> tuple[Value | None, ...]:
+    x, scale = node.operand(0), node.operand(1)
+    wide = accumulation_dtype(np.promote_types(x.dtype, scale.dtype))
+    wrt = tuple(k for k, v in enumerate(node.inputs) if b.needs(v))
+    found = b.multi(
+        "irgrad.LayerNormalizationGrad",
+        *(b.cast(v, wide) for v in (dy, x, scale)),
+        outputs=len(wrt),
+        axis=node.attr("axis"),
+        epsilon=node.attr("epsilon"),
+        centred=int(centred),
+        wrt=wrt,
+    )
+    results: list[Value | None] = [None] * len(node.inputs)
+    for k, cotangent in zip(wrt, found, strict=True):
+        results[k] = b.cast(cotangent, node.operand(k).dtype)
+    return tuple(results)
+
+
 # --- instance and group normalisation ---------------------------------------------------------------------------------
 
-instance_norm = ops.define("InstanceNormalization", cost=costs.per_operand(7))
-group_norm = ops.define("GroupNormalization", cost=costs.per_operand(7))
+instance_norm = ops.define("InstanceNormalization", in_place=(0,), cost=costs.per_operand(7))
+group_norm = ops.define("GroupNormalization", in_place=(0,), cost=costs.per_operand(7))
 group_norm.infer(_type_of_x)
 
 
-@instance_norm.kernel
-def _instance_norm(
-    x: np.ndarray, scale: np.ndarray, bias: np.ndarray, *, epsilon: float = 1e-5, out: np.ndarray | None = None
-) -> np.ndarray:
-    y, _, _, _ = standardise(x, tuple(range(2, x.ndim)), epsilon)
-    return affine(y, channel_view(scale, x.ndim), channel_view(bias, x.ndim), out, x.dtype)
+@instance_norm.prepare
+@compiled
+@planned()
+def _instance_norm(call: Call) -> Kernel:
+    batch, channels, *image = shape_of(call, 0)
+    return _standardising(call, (batch * channels, prod(image)), 1, per_row=1)
 
 
-@group_norm.kernel
-def _group_norm(
-    x: np.ndarray,
-    scale: np.ndarray,
-    bias: np.ndarray,
-    *,
-    num_groups: int,
-    epsilon: float = 1e-5,
-    stash_type: int = 1,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    groups = x.reshape(x.shape[0], num_groups, -1)
-    y, _, _, _ = standardise(groups, (2,), epsilon)
-    return affine(y.reshape(x.shape), channel_view(scale, x.ndim), channel_view(bias, x.ndim), out, x.dtype)
+@group_norm.prepare
+@compiled
+@planned()
+def _group_norm(call: Call) -> Kernel:
+    batch, channels, *image = shape_of(call, 0)
+    groups = call.attrs["num_groups"]
+    each = channels // groups
+    return _standardising(call, (batch * groups, each * prod(image)), 1, per_row=each)
 
 
 @instance_norm.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
-    axes = list(range(2, rank_of(node.operand(0))))
-    return _channelwise(b, node, dy, axes, lambda v: v, lambda v: v)
+    """That of a group of each channel; see `GroupNormalizationGrad`."""
+    return _of_groups(b, node, dy, 0)
 
 
 @group_norm.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> list[Value | None]:
-    grouped = b.ints([0, node.attr("num_groups"), -1])
-    return _channelwise(
-        b, node, dy, [2], lambda v: b.op("Reshape", v, grouped), lambda v: b.reshape_like(v, node.operand(0))
-    )
+    return _of_groups(b, node, dy, node.attr("num_groups"))
 
 
-def _channelwise(
-    b: AdjointBuilder,
-    node: Node,
-    dy: Value,
-    axes: Sequence[int],
-    group: Callable[[Value], Value],
-    ungroup: Callable[[Value], Value],
-) -> list[Value | None]:
-    """The adjoint where x is standardised over `axes` of ``group(x)``, then scaled and shifted per channel."""
-    x, scale, bias = (node.operand(k) for k in range(3))
-    wide = accumulation_dtype(x.dtype)
-    results: list[Value | None] = [None, None, sum_per_channel(b, dy) if b.needs(bias) else None]
-    if b.needs(x) or b.needs(scale):
-        normalised, inverse = standardised(b, group(b.cast(x, wide)), axes, node.attr("epsilon"))
-        dy_wide = b.cast(dy, wide)
-        if b.needs(x):
-            g = group(dy_wide * per_channel(b, b.cast(scale, wide), x))
-            results[0] = b.cast(ungroup(pulled_back(b, g, normalised, inverse, axes)), x.dtype)
-        if b.needs(scale):
-            results[1] = b.cast(sum_per_channel(b, dy_wide * ungroup(normalised)), scale.dtype)
+def _of_groups(b: AdjointBuilder, node: Node, dy: Value, groups: int) -> list[Value | None]:
+    rank_of(node.operand(0))
+    wide = accumulation_dtype(node.operand(0).dtype)
+    wrt = tuple(k for k, v in enumerate(node.inputs) if b.needs(v))
+    operands = [b.cast(v, wide) for v in (dy, node.operand(0), node.operand(1))]
+    attrs = {"epsilon": node.attr("epsilon"), "num_groups": groups, "wrt": wrt}
+    found = b.multi("irgrad.GroupNormalizationGrad", *operands, outputs=len(wrt), **attrs)
+    results: list[Value | None] = [None, None, None]
+    for k, cotangent in zip(wrt, found, strict=True):
+        results[k] = b.cast(cotangent, node.operand(k).dtype)
     return results
 
 
 # --- normalisation without parameters ---------------------------------------------------------------------------------
 
-mean_variance_norm = ops.define("MeanVarianceNormalization", cost=costs.per_operand(5))
+mean_variance_norm = ops.define("MeanVarianceNormalization", in_place=(0,), cost=costs.per_operand(5))
 mean_variance_norm.infer(_type_of_x)
 lp_norm = ops.define("LpNormalization", cost=costs.per_operand(3))
 
 _STD_EPSILON = 1e-9  # what the specification's function body adds to the standard deviation
 
 
-@mean_variance_norm.kernel
-def _mean_variance_norm(x: np.ndarray, *, axes: Sequence[int] = (0, 2, 3), out: np.ndarray | None = None) -> np.ndarray:
-    wide = accumulation_dtype(x.dtype)
-    y = np.subtract(x, np.mean(x, tuple(axes), wide, keepdims=True), dtype=wide)
-    deviation = np.sqrt(np.mean(np.square(y), tuple(axes), wide, keepdims=True))
-    np.divide(y, deviation + wide.type(_STD_EPSILON), out=y)
-    return deliver(y.astype(x.dtype, copy=False), out)
+@mean_variance_norm.prepare
+@compiled
+@planned()
+@widened
+def _mean_variance_norm(call: Call) -> Kernel:
+    shape, dtype = shape_of(call, 0), call.tensor(0).dtype
+    axes = {axis % len(shape) for axis in call.attrs["axes"]}
+    kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
+    count = dtype.type(prod(shape[axis] for axis in axes))
+    space = Workspace()
+    numbers, total = space.array(kept, dtype), Sum(space, shape, sorted(axes), dtype)
+
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        y, number = np.empty(shape, dtype) if out is None else out, numbers(work)
+        np.divide(total(x, out=number, work=work), count, out=number)
+        np.subtract(x, number, out=y)
+        np.divide(total(y, y, out=number, work=work), count, out=number)
+        np.add(np.sqrt(number, out=number), dtype.type(_STD_EPSILON), out=number)
+        np.divide(y, number, out=y)
+        return y
+
+    return space.kernel(kernel)
 
 
 @mean_variance_norm.adjoint
@@ -247,12 +307,27 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return b.cast(dx, x.dtype)
 
 
-@lp_norm.kernel
-def _lp_norm(x: np.ndarray, *, axis: int = -1, p: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    wide = x.astype(accumulation_dtype(x.dtype), copy=False)
-    norm = np.linalg.norm(wide, p, axis, keepdims=True)
-    y = np.divide(wide, norm, out=np.zeros_like(wide), where=norm != 0)
-    return deliver(y.astype(x.dtype, copy=False), out)
+@lp_norm.prepare
+@planned()
+@widened
+def _lp_norm(call: Call) -> Kernel:
+    """A zero vector, which has no direction, is left as it is."""
+    shape, dtype, axis = shape_of(call, 0), call.tensor(0).dtype, call.attrs["axis"]
+    kept = [1 if k == axis % len(shape) else size for k, size in enumerate(shape)]
+    space = Workspace()
+    norms, total = space.array(kept, dtype), Sum(space, shape, [axis], dtype)
+
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        y, norm = np.empty(shape, dtype) if out is None else out, norms(work)
+        if call.attrs["p"] == 1:
+            total(np.abs(x, out=y), out=norm, work=work)
+        else:
+            np.sqrt(total(x, x, out=norm, work=work), out=norm)
+        np.copyto(norm, np.inf, where=np.equal(norm, 0))
+        np.divide(x, norm, out=y)
+        return y
+
+    return space.kernel(kernel)
 
 
 @lp_norm.adjoint

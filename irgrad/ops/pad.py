@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable, Zero
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops import costs
-from irgrad.ops.accumulate import accumulate_rows
 from irgrad.ops.dims import dim_of, int_contents, join_sizes, shape_operand, shaped_like
 from irgrad.ops.positions import scatter_by_position
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.workspace import planned, widened
 from irgrad.types import Type
 
 ops = OpTable()
@@ -37,59 +37,104 @@ def _widths(shape: Sequence[int], pads: np.ndarray, axes: np.ndarray | None) -> 
     return found
 
 
-def _crop(shape: Sequence[int], pads: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
-    """What negative pads leave."""
-    return tuple(
-        slice(max(-before, 0), max(size - max(-behind, 0), 0)) for size, (before, behind) in zip(shape, pads, strict=True)
-    )
-
-
 def _sources(mode: str, size: int, before: int, behind: int) -> np.ndarray:
-    """For each position along a padded axis the position of the operand that it is a copy of."""
-    if size == 0 and before + behind > 0:
+    """For each position along a padded axis the position of the operand that it is a copy of; -1 where it is of none.
+
+    What negative pads take away is gone before the other pads copy from what is left, as in onnxruntime.
+    """
+    first, kept = max(-before, 0), max(size - max(-before, 0) - max(-behind, 0), 0)
+    before, behind = max(before, 0), max(behind, 0)
+    places = np.arange(-before, kept + behind)
+    if mode == "constant":
+        return np.where((places < 0) | (places >= kept), -1, places + first)
+    if kept == 0 and before + behind > 0:
         raise ValueError(f"there is nothing along an axis of no elements to pad with in the mode {mode!r}")
-    places = np.arange(-before, size + behind)
     if mode == "edge":
-        return places.clip(0, size - 1)
+        return places.clip(0, max(kept - 1, 0)) + first
     if mode == "wrap":
-        return places % max(size, 1)
+        return places % max(kept, 1) + first
     if mode == "reflect":  # to and fro, the border elements once
-        folded = places % max(2 * (size - 1), 1)
-        return np.minimum(folded, 2 * (size - 1) - folded)
+        folded = places % max(2 * (kept - 1), 1)
+        return np.minimum(folded, 2 * (kept - 1) - folded) + first
     raise ValueError(f"the mode {mode!r} is none of constant, edge, reflect and wrap")
+
+
+_Run: TypeAlias = "tuple[slice, slice]"
+"""Positions along a padded axis, and those of the operand that they are copies of."""
+
+
+def _runs(sources: np.ndarray) -> list[_Run]:
+    """Sources along an axis, as few slices as possible; none for what is copied from nowhere."""
+    found, start, numbers = [], 0, sources.tolist()
+    while start < len(numbers):
+        stop, step = start + 1, 0
+        if stop < len(numbers) and abs(numbers[stop] - numbers[start]) == 1 and min(numbers[start : stop + 1]) >= 0:
+            step = numbers[stop] - numbers[start]
+            while stop < len(numbers) and numbers[stop] - numbers[stop - 1] == step and numbers[stop] >= 0:
+                stop += 1
+        if numbers[start] >= 0:
+            end = numbers[stop - 1] + (step or 1)
+            found.append((slice(start, stop), slice(numbers[start], end if end >= 0 else None, step or 1)))
+        start = stop
+    return found
+
+
+def _copies(mode: str, shape: Sequence[int], widths: Sequence[tuple[int, int]]) -> list[tuple[tuple[slice, ...], ...]]:
+    """Which parts of a padded tensor are copies of which parts of the operand."""
+    axes = [_runs(_sources(mode, size, *width)) for size, width in zip(shape, widths, strict=True)]
+    return [(tuple(to for to, _ in runs), tuple(source for _, source in runs)) for runs in product(*axes)]
+
+
+def _padding(shape: Sequence[int], widths: Sequence[tuple[int, int]]) -> list[tuple[slice, ...]]:
+    """The parts of a padded tensor that are in no image of the operand, without overlap."""
+    found, region = [], [slice(None)] * len(shape)
+    for axis, (size, (before, behind)) in enumerate(zip(shape, widths, strict=True)):
+        total = size + before + behind
+        first = min(max(before, 0), total)
+        last = max(min(size + before, total), first)
+        for part in (slice(0, first), slice(last, total)):
+            if part.start < part.stop:
+                found.append((*region[:axis], part, *region[axis + 1 :]))
+        region[axis] = slice(first, last)
+    return found
 
 
 pad = ops.define("Pad", cost=costs.moves)
 
 
-@pad.kernel
-def _pad(
-    x: np.ndarray,
-    pads: np.ndarray,
-    value: np.ndarray | None = None,
-    axes: np.ndarray | None = None,
-    *,
-    mode: str = "constant",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """What negative pads take away is gone before the other pads copy from what is left, as in onnxruntime."""
-    widths = _widths(x.shape, pads, axes)
-    if mode == "constant":
-        shape = tuple(size + before + behind for size, (before, behind) in zip(x.shape, widths, strict=True))
-        result = np.empty(shape, x.dtype) if out is None else out
-        result.fill(("" if x.dtype == object else 0) if value is None else value.reshape(()))
-        source, target = [], []
-        for size, have, (before, _) in zip(shape, x.shape, widths, strict=True):
-            first, last = max(before, 0), min(have + before, size)
-            target.append(slice(first, max(last, first)))
-            source.append(slice(first - before, max(last, first) - before))
-        result[tuple(target)] = x[tuple(source)]
-        return result
-    x = x[_crop(x.shape, widths)]
-    for axis, (before, behind) in enumerate(widths):
-        if before > 0 or behind > 0:
-            x = np.take(x, _sources(mode, x.shape[axis], max(before, 0), max(behind, 0)), axis)
-    return deliver(x, out)
+def _padded(
+    shape: tuple[int, ...], pads: np.ndarray, axes: np.ndarray | None, mode: str
+) -> Callable[[np.ndarray, np.ndarray | None, np.ndarray | None], np.ndarray]:
+    """``pad(x, value, out)`` for an x of some shape."""
+    widths = _widths(shape, pads, axes)
+    result = tuple(size + before + behind for size, (before, behind) in zip(shape, widths, strict=True))
+    copies, padding = _copies(mode, shape, widths), _padding(shape, widths) if mode == "constant" else []
+
+    def pad(x: np.ndarray, value: np.ndarray | None, out: np.ndarray | None) -> np.ndarray:
+        y = np.empty(result, x.dtype) if out is None else out
+        filler = ("" if x.dtype == object else 0) if value is None else value.reshape(())
+        for part in padding:
+            y[part] = filler
+        for to, source in copies:
+            y[to] = x[source]
+        return y
+
+    return pad
+
+
+@pad.prepare
+@planned(1, 3)
+def _pad(call: Call) -> Kernel:
+    shape = call.tensor(0).static_shape
+    assert shape is not None
+    padded = _padded(shape, call.constants[1], call.constants.get(3), call.attrs["mode"])
+
+    def kernel(
+        x: np.ndarray, _: np.ndarray, value: np.ndarray | None = None, *__: Any, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        return padded(x, value, out)
+
+    return kernel
 
 
 pad_grad = ops.define("PadGrad", domain=IRGRAD_DOMAIN, defaults={"mode": "reflect"}, cost=costs.per_operand(1))
@@ -99,40 +144,22 @@ The adjoint of ``Pad(x, pads, axes)`` for an x of `shape`, in the modes edge, re
 """
 
 
-@pad_grad.kernel
-def _pad_grad(
-    dy: np.ndarray,
-    shape: np.ndarray,
-    pads: np.ndarray,
-    axes: np.ndarray | None = None,
-    *,
-    mode: str,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    target = tuple(shape.tolist())
-    widths = _widths(target, pads, axes)
-    crop = _crop(target, widths)
-    dx = dy.astype(accumulation_dtype(dy.dtype), copy=False)
-    for axis, (before, behind) in enumerate(widths):
-        if before > 0 or behind > 0:
-            size = len(range(*crop[axis].indices(target[axis])))
-            dx = _folded(dx, axis, size, _sources(mode, size, max(before, 0), max(behind, 0)), max(before, 0))
-    result = np.zeros(target, dy.dtype) if out is None else out
-    if result is out:
-        result.fill(0)
-    result[crop] = dx
-    return result
+@pad_grad.prepare
+@planned(1, 2, 3)
+@widened
+def _pad_grad(call: Call) -> Kernel:
+    shape = tuple(call.constants[1].tolist())
+    copies = _copies(call.attrs["mode"], shape, _widths(shape, call.constants[2], call.constants.get(3)))
 
+    def kernel(dy: np.ndarray, *_: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
+        dx = np.empty(shape, dy.dtype) if out is None else out
+        dx.fill(0)
+        for to, source in copies:
+            view = dx[source]
+            np.add(view, dy[to], out=view)
+        return dx
 
-def _folded(dy: np.ndarray, axis: int, size: int, sources: np.ndarray, before: int) -> np.ndarray:
-    """The padding along an axis added to what it is a copy of."""
-    outer, inner = prod(dy.shape[:axis]), prod(dy.shape[axis + 1 :])
-    blocks = dy.reshape(outer, len(sources), inner)
-    dx = blocks[:, before : before + size].copy()
-    border = np.r_[0:before, before + size : len(sources)]
-    rows = (np.arange(outer)[:, None] * size + sources[border]).reshape(-1)
-    accumulate_rows(np.add, dx.reshape(outer * size, inner), rows, blocks[:, border].reshape(len(rows), inner))
-    return dx.reshape(*dy.shape[:axis], size, *dy.shape[axis + 1 :])
+    return kernel
 
 
 @pad_grad.infer
@@ -190,15 +217,21 @@ def _(b: Builder, node: Node) -> Value:
 center_crop_pad = ops.define("CenterCropPad", cost=costs.moves)
 
 
-@center_crop_pad.kernel
-def _center_crop_pad(
-    x: np.ndarray, sizes: np.ndarray, *, axes: Sequence[int] | None = None, out: np.ndarray | None = None
-) -> np.ndarray:
+@center_crop_pad.prepare
+@planned(1)
+def _center_crop_pad(call: Call) -> Kernel:
     """Where the difference is odd, the element more is padded or cropped at the end."""
-    which = range(x.ndim) if axes is None else axes
-    more = sizes.astype(np.int64) - [x.shape[axis] for axis in which]
+    shape, axes = call.tensor(0).static_shape, call.attrs.get("axes")
+    assert shape is not None
+    which = range(len(shape)) if axes is None else axes
+    more = call.constants[1].astype(np.int64) - [shape[axis] for axis in which]
     before = np.sign(more) * (np.abs(more) // 2)
-    return _pad(x, np.concatenate([before, more - before]), None, np.array(which, np.int64), out=out)
+    padded = _padded(shape, np.concatenate([before, more - before]), np.array(which, np.int64), "constant")
+
+    def kernel(x: np.ndarray, _: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        return padded(x, None, out)
+
+    return kernel
 
 
 @center_crop_pad.infer

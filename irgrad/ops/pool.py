@@ -6,36 +6,39 @@ whole plane (GlobalMaxPool) equal maxima share it, as with ReduceMax.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
-from irgrad.errors import TypeInferenceError, UnsupportedOpError
+from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops import costs
 from irgrad.ops.channels import rank_of
-from irgrad.ops.conv_lowering import cut, known_sizes, lower_input_grad
+from irgrad.ops.conv_lowering import known_sizes, lower_input_grad
 from irgrad.ops.dims import shape_operand
-from irgrad.ops.elementwise import keep_where
-from irgrad.ops.pool_kernels import divisors, max_pool, max_pool_with_indices, spread, sum_pool
+from irgrad.ops.pool_compiled import max_pool_and_places, sent_to_maxima
+from irgrad.ops.pool_kernels import divisors, max_pool, spread, sum_pool
+from irgrad.ops.pool_rules import geometry_of, may_lie_in_padding, norm_adjoint, pool_windows, window_sizes, without_absent
 from irgrad.ops.reduce import element_count
-from irgrad.ops.windows import Windows, count_dims, explicit_pads, per_axis, windows_of
-from irgrad.runtime.kernels import accumulation_dtype, deliver, widened
+from irgrad.ops.windows import count_dims, per_axis
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import Workspace, planned, widened
 from irgrad.types import TensorType, Type
 
 __all__ = ["max_positions_adjoint", "ops"]
 
 ops = OpTable()
 
-_GEOMETRY = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
 
-
-def _windows(attrs: Any, size: Sequence[int]) -> Windows:
-    return windows_of(attrs, size, attrs["kernel_shape"])
+def _images(call: Call, operand: int = 0) -> tuple[tuple[int, int], np.dtype, tuple[int, ...]]:
+    """N and C, the dtype, and the spatial sizes of images."""
+    type = call.tensor(operand)
+    assert type.static_shape is not None
+    n, c, *sizes = type.static_shape
+    return (n, c), type.dtype, tuple(sizes)
 
 
 def _pooled_type(call: Call) -> TensorType:
@@ -49,18 +52,8 @@ def _pooled_type(call: Call) -> TensorType:
     return x.with_shape((*x.shape[:2], *count_dims(call.attrs, x.shape[2:], kernel)))
 
 
-def _geometry(node: Node, *more: str) -> dict[str, Any]:
-    """The attributes that say where windows are, and others that are named."""
-    return {name: node.attrs[name] for name in (*_GEOMETRY, *more) if name in node.attrs}
-
-
 def _pooled_axes(x: Value) -> list[int]:
     return list(range(2, rank_of(x)))
-
-
-def _nonzero(b: Builder, y: Value) -> Value:
-    """`y` with ones for its zeros: a divisor where what is divided is zero, too."""
-    return b.op("Where", b.op("Equal", y, 0), b.scalar(1, y), y)
 
 
 # --- MaxPool ----------------------------------------------------------------------------------------------------------
@@ -69,17 +62,13 @@ max_pool_op = ops.define("MaxPool", cost=costs.window)
 
 
 @max_pool_op.prepare
+@planned()
 def _(call: Call) -> Kernel:
-    attrs, column_major = call.attrs, bool(call.attrs["storage_order"])
-
-    def values(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        return max_pool(x, _windows(attrs, x.shape[2:]), out)
-
-    def values_and_places(x: np.ndarray, *, out: Any = None) -> tuple[np.ndarray, ...]:
-        results = max_pool_with_indices(x, _windows(attrs, x.shape[2:]), column_major)
-        return tuple(deliver(result, space) for result, space in zip(results, out or (None, None), strict=True))
-
-    return values if call.n_outputs == 1 else values_and_places
+    shape, dtype, size = _images(call)
+    windows = pool_windows(call.attrs, size)
+    if call.n_outputs == 1:
+        return max_pool(shape, dtype, windows)
+    return max_pool_and_places(shape, dtype, windows, bool(call.attrs["storage_order"]))
 
 
 @max_pool_op.infer
@@ -95,8 +84,8 @@ def _(b: AdjointBuilder, node: Node, dy: Value, *_: None) -> Value:
     rank, strides = len(kernel), per_axis(node.attrs, "strides", len(kernel), 1)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, per_axis(node.attrs, "dilations", rank, 1), strict=True)]
     distinct = int(all(s >= extent for s, extent in zip(strides, extents, strict=True)))
-    if _may_lie_in_padding(node):
-        dy, indices = _without_absent(b, dy, indices)
+    if may_lie_in_padding(node):
+        dy, indices = without_absent(b, dy, indices)
         distinct = 0
     if not node.attr("storage_order") or rank == 1:
         return b.op("irgrad.MaxPoolGrad", dy, indices, b.shape_of(x), distinct=distinct)
@@ -112,28 +101,8 @@ def max_positions_adjoint(b: Builder, dy: Value, positions: Value, x_shape: Valu
 
     A position of -1 says that a maximum was over nothing.
     """
-    dy, positions = _without_absent(b, dy, positions)
+    dy, positions = without_absent(b, dy, positions)
     return b.op("irgrad.MaxPoolGrad", dy, positions, x_shape)
-
-
-def _without_absent(b: Builder, dy: Value, positions: Value) -> tuple[Value, Value]:
-    """Cotangents of maxima and their positions, with zeros at the position 0 where the position is -1: none."""
-    present = b.op("GreaterOrEqual", positions, b.scalar(0, positions))
-    return keep_where(b, present, dy), b.op("Max", positions, b.scalar(0, positions))
-
-
-def _may_lie_in_padding(node: Node) -> bool:
-    """Whether some window of a MaxPool may read nothing of the image: it is nowhere, and its index is -1."""
-    x, kernel = node.operand(0), node.attr("kernel_shape")
-    rank = len(kernel)
-    sizes = x.shape[2:] if x.shape is not None else (None,) * rank
-    pads = explicit_pads(node.attrs, rank)
-    for axis, (size, k, dilation) in enumerate(zip(sizes, kernel, per_axis(node.attrs, "dilations", rank, 1), strict=True)):
-        widest = max(pads[axis]) if pads is not None else (k - 1) * dilation
-        # Padding narrower than a window is stepped over, unless by holes that are wider than the image.
-        if widest > (k - 1) * dilation or (widest and dilation > 1 and (not isinstance(size, int) or size < dilation)):
-            return True
-    return False
 
 
 max_pool_grad = ops.define("MaxPoolGrad", domain=IRGRAD_DOMAIN, defaults={"distinct": 0}, cost=costs.per_operand(1))
@@ -144,19 +113,25 @@ Attributes:
 """
 
 
-@max_pool_grad.kernel
+@max_pool_grad.prepare
+@planned(2)
 @widened
-def _(
-    dy: np.ndarray, indices: np.ndarray, x_shape: np.ndarray, *, distinct: int = 0, out: np.ndarray | None = None
-) -> np.ndarray:
-    usable = out is not None and out.flags.c_contiguous
-    dx = out if out is not None and usable else np.empty(tuple(x_shape.tolist()), dy.dtype)
-    dx[...] = 0
-    if distinct:
-        dx.reshape(-1)[indices.reshape(-1)] = dy.reshape(-1)
-    else:
-        np.add.at(dx.reshape(-1), indices.reshape(-1), dy.reshape(-1))
-    return dx if usable else deliver(dx, out)
+def _(call: Call) -> Kernel:
+    dy, distinct = call.tensor(0), bool(call.attrs["distinct"])
+    shape, counts = tuple(call.constants[2].tolist()), dy.static_shape
+    assert counts is not None
+
+    def kernel(dy: np.ndarray, indices: np.ndarray, _: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        dx = np.zeros(shape, dy.dtype) if out is None else out
+        if out is not None:
+            dx.fill(0)
+        if distinct:
+            dx.reshape(-1)[indices.reshape(-1)] = dy.reshape(-1)
+        else:
+            np.add.at(dx.reshape(-1), indices.reshape(-1), dy.reshape(-1))
+        return dx
+
+    return sent_to_maxima(shape, counts, dy.dtype, kernel)
 
 
 @max_pool_grad.infer
@@ -189,13 +164,14 @@ def _(b: Builder, node: Node) -> Value:
 average_pool = ops.define("AveragePool", cost=costs.window)
 
 
-@average_pool.kernel
+@average_pool.prepare
+@planned()
 @widened
-def _(x: np.ndarray, *, out: np.ndarray | None = None, **attrs: Any) -> np.ndarray:
-    windows = _windows(attrs, x.shape[2:])
-    y = sum_pool(x, windows, out)
-    np.divide(y, divisors(windows, bool(attrs["count_include_pad"]), y.dtype), out=y)
-    return y
+def _(call: Call) -> Kernel:
+    shape, dtype, size = _images(call)
+    windows = pool_windows(call.attrs, size)
+    over = divisors(windows, bool(call.attrs["count_include_pad"]), dtype)
+    return sum_pool(shape, dtype, windows, after=lambda y: np.divide(y, over, out=y))
 
 
 @average_pool.infer
@@ -205,7 +181,7 @@ def _(call: Call) -> Sequence[Type]:
 
 @average_pool.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
-    return b.op("irgrad.AveragePoolGrad", dy, b.shape_of(node.operand(0)), **_geometry(node, "count_include_pad"))
+    return b.op("irgrad.AveragePoolGrad", dy, b.shape_of(node.operand(0)), **geometry_of(node, "count_include_pad"))
 
 
 average_pool_grad = ops.define(
@@ -220,11 +196,13 @@ Attributes: those of AveragePool.
 """
 
 
-@average_pool_grad.kernel
+@average_pool_grad.prepare
+@planned(1)
 @widened
-def _(dy: np.ndarray, x_shape: np.ndarray, *, out: np.ndarray | None = None, **attrs: Any) -> np.ndarray:
-    windows = _windows(attrs, tuple(x_shape[2:].tolist()))
-    return spread(dy / divisors(windows, bool(attrs["count_include_pad"]), dy.dtype), windows, out)
+def _(call: Call) -> Kernel:
+    shape, dtype, _ = _images(call)
+    windows = pool_windows(call.attrs, tuple(call.constants[1][2:].tolist()))
+    return spread(shape, dtype, windows, divisors(windows, bool(call.attrs["count_include_pad"]), dtype))
 
 
 @average_pool_grad.infer
@@ -234,99 +212,52 @@ def _(call: Call) -> Sequence[Type]:
 
 @average_pool_grad.adjoint
 def _(b: AdjointBuilder, node: Node, c: Value) -> list[Value | None]:
-    return [b.op("AveragePool", c, **_geometry(node, "count_include_pad")), None]
+    return [b.op("AveragePool", c, **geometry_of(node, "count_include_pad")), None]
 
 
 @average_pool_grad.lower
 def _(b: Builder, node: Node) -> Value:
     """Each plane as an image of one channel, in the adjoint of a convolution with ones."""
     dy, shape, kernel = node.operand(0), node.operand(1), node.attr("kernel_shape")
-    share = dy / _window_sizes(b, node, shape, dy, include_padding=bool(node.attr("count_include_pad")))
+    share = dy / window_sizes(b, node, shape, dy, include_padding=bool(node.attr("count_include_pad")))
     counts = known_sizes(dy.shape, len(kernel))
     if counts is not None:
         planes = b.ints([-1, 1, *counts])
     else:
         planes = b.op("Concat", b.ints([-1, 1]), b.op("Shape", dy, start=2), axis=0)
     ones = b.constant(np.ones((1, 1, *kernel), dy.dtype))
-    return b.op("Reshape", lower_input_grad(b, b.op("Reshape", share, planes), ones, shape, _geometry(node)), shape)
-
-
-def _window_sizes(b: Builder, node: Node, x_shape: Value, y: Value, *, include_padding: bool) -> Value:
-    """How many positions each window of a pooling has, see `divisors`; it broadcasts to the pooling's result.
-
-    Args:
-        b: emits.
-        node: has the attributes.
-        x_shape: the shape of the pooling's operand.
-        y: a value of the shape and dtype of its result.
-        include_padding: count positions in the padding too.
-    """
-    attrs, rank = _geometry(node), len(node.attr("kernel_shape"))
-    sizes = known_sizes(x_shape.contents, rank)
-    if sizes is not None:
-        return b.constant(divisors(_windows(attrs, sizes), include_padding, y.dtype), y.dtype)
-    pads = explicit_pads(attrs, rank)
-    if include_padding and (pads is None or not attrs.get("ceil_mode")):
-        return b.scalar(prod(attrs["kernel_shape"]), y)
-    # Otherwise they are counted when it runs, as the sums over a plane of ones.
-    sides = b.op("Slice", x_shape, b.ints([2]), b.ints([rank + 2]), b.ints([0]))
-    if include_padding and pads is not None:
-        sides = sides + b.ints([begin + end for begin, end in pads])
-        attrs = {name: value for name, value in attrs.items() if name not in ("auto_pad", "pads")}
-    plane = b.op("ConstantOfShape", b.op("Concat", b.ints([1, 1]), sides, axis=0), value=np.ones(1, y.dtype))
-    sums = b.op("LpPool", plane, p=1, **attrs)
-    # A plane that has the padding in it may have one more window, which would start behind the image.
-    return cut(b, sums, b.op("Shape", y, start=2), rank) if include_padding else sums
+    return b.op("Reshape", lower_input_grad(b, b.op("Reshape", share, planes), ones, shape, geometry_of(node)), shape)
 
 
 # --- LpPool -----------------------------------------------------------------------------------------------------------
 
 
-def _powers(x: np.ndarray, p: int) -> np.ndarray:
-    if p == 1:
-        return np.asarray(np.absolute(x))
-    return np.asarray(np.square(x) if p == 2 else np.power(np.absolute(x), x.dtype.type(p)))
+def _powers(x: np.ndarray, p: int, out: np.ndarray) -> None:
+    if p == 2:
+        np.square(x, out=out)
+        return
+    np.absolute(x, out=out)
+    if p != 1:
+        np.power(out, out.dtype.type(p), out=out)
 
 
-def _root(sums: np.ndarray, p: int, out: np.ndarray | None) -> np.ndarray:
-    if p == 1:
-        return deliver(sums, out)
-    return np.asarray(np.sqrt(sums, out=out) if p == 2 else np.power(sums, sums.dtype.type(1 / p), out=out))
-
-
-def _norm_adjoint(b: Builder, node: Node, pull: Callable[[Value], Value], dy: Value) -> Value:
-    """The adjoint of ``y = (sum of |x| ** p) ** (1 / p)``, which is ``sign(x) * |x| ** (p - 1) * pull(dy / y ** (p - 1))``.
-
-    At a window of zeros the gradient is taken to be 0.
-
-    Args:
-        b: emits.
-        node: has p, x and y.
-        pull: the adjoint of the sum.
-        dy: cotangent of y.
-    """
-    x = node.operand(0)
-    p: int = node.attr("p")
-    if p < 1:
-        raise UnsupportedOpError(f"the norm of order {p} has no gradient; p must be at least 1")
-    if p == 1:
-        return b.op("Sign", x) * pull(dy)
-    y = _nonzero(b, node.outputs[0])
-    weight = x if p == 2 else x * _power(b.op("Abs", x), p - 2)
-    return weight * pull(dy / _power(y, p - 1))
-
-
-def _power(v: Value, exponent: int) -> Value:
-    return v if exponent == 1 else v * v if exponent == 2 else v**exponent
+def _root(sums: np.ndarray, p: int) -> None:
+    if p == 2:
+        np.sqrt(sums, out=sums)
+    elif p != 1:
+        np.power(sums, sums.dtype.type(1 / p), out=sums)
 
 
 lp_pool = ops.define("LpPool", cost=costs.window)
 
 
-@lp_pool.kernel
+@lp_pool.prepare
+@planned()
 @widened
-def _(x: np.ndarray, *, p: int = 2, out: np.ndarray | None = None, **attrs: Any) -> np.ndarray:
-    return _root(sum_pool(_powers(x, p), _windows(attrs, x.shape[2:])), p, out)
+def _(call: Call) -> Kernel:
+    (shape, dtype, size), p = _images(call), call.attrs["p"]
+    windows = pool_windows(call.attrs, size)
+    return sum_pool(shape, dtype, windows, before=lambda x, out: _powers(x, p, out), after=lambda y: _root(y, p))
 
 
 @lp_pool.infer
@@ -340,10 +271,10 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     shape, even = b.shape_of(node.operand(0)), not node.attr("ceil_mode")
 
     def pull(v: Value) -> Value:
-        sizes = _window_sizes(b, node, shape, dy, include_padding=even)
-        return b.op("irgrad.AveragePoolGrad", v * sizes, shape, count_include_pad=int(even), **_geometry(node))
+        sizes = window_sizes(b, node, shape, dy, include_padding=even)
+        return b.op("irgrad.AveragePoolGrad", v * sizes, shape, count_include_pad=int(even), **geometry_of(node))
 
-    return _norm_adjoint(b, node, pull, dy)
+    return norm_adjoint(b, node, pull, dy)
 
 
 # --- over whole planes ------------------------------------------------------------------------------------------------
@@ -362,10 +293,15 @@ global_average_pool = ops.define("GlobalAveragePool", cost=costs.per_operand(1))
 global_average_pool.infer(_global_type)
 
 
-@global_average_pool.kernel
+@global_average_pool.prepare
+@planned()
 @widened
-def _(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    return np.asarray(np.mean(x, _spatial(x), keepdims=True, out=out))
+def _(call: Call) -> Kernel:
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        y = np.asarray(np.add.reduce(x, _spatial(x), keepdims=True, out=out))
+        return np.asarray(np.divide(y, y.dtype.type(prod(x.shape[2:])), out=y))
+
+    return kernel
 
 
 @global_average_pool.adjoint
@@ -397,12 +333,22 @@ global_lp_pool = ops.define("GlobalLpPool", cost=costs.per_operand(2))
 global_lp_pool.infer(_global_type)
 
 
-@global_lp_pool.kernel
+@global_lp_pool.prepare
+@planned()
 @widened
-def _(x: np.ndarray, *, p: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    return _root(np.add.reduce(_powers(x, p), _spatial(x), keepdims=True), p, out)
+def _(call: Call) -> Kernel:
+    (shape, dtype, size), p, space = _images(call), call.attrs["p"], Workspace()
+    powers = space.array((*shape, *size), dtype)
+
+    def kernel(x: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        _powers(x, p, powers(work))
+        y = np.asarray(np.add.reduce(powers(work), _spatial(x), keepdims=True, out=out))
+        _root(y, p)
+        return y
+
+    return space.kernel(kernel)
 
 
 @global_lp_pool.adjoint
 def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
-    return _norm_adjoint(b, node, lambda v: v, dy)
+    return norm_adjoint(b, node, lambda v: v, dy)

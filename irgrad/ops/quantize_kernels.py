@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from irgrad.ops.cast import numeric_conversion, plain
-from irgrad.ops.conv_kernels import convolve
+from irgrad.ops.convolution import select
+from irgrad.ops.convolution.problem import Problem
 from irgrad.ops.windows import windows_of
 
 __all__ = [
@@ -132,7 +133,8 @@ def convolved(
     windows = windows_of(attrs, x.shape[2:], w.shape[2:])
     images = centred(x, None if x_zero_point is None else x_zero_point.reshape(()), _EXACT)
     weights = centred(w, None if w_zero_point is None else per_filter(w_zero_point, w.ndim - 1), _EXACT)
-    return convolve(images, weights, None if bias is None else bias.astype(_EXACT), attrs["group"], windows, None)
+    problem = Problem(len(x), x.shape[1], len(w), attrs["group"], windows, _EXACT)
+    return np.asarray(select.forward(problem)(images, weights, None if bias is None else bias.astype(_EXACT)))
 
 
 def per_filter(value: np.ndarray, axes: int) -> np.ndarray:

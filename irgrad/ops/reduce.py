@@ -11,17 +11,20 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from math import prod
 from operator import mul
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import ZERO, Kernel, OpTable
+from irgrad.kernels.shapes import shape_of
+from irgrad.kernels.sums import Sum
+from irgrad.op import ZERO, Call, Kernel, OpTable
 from irgrad.ops import costs
 from irgrad.ops.dims import same_shape
 from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.workspace import Workspace, planned, widened
 
 __all__ = ["element_count", "ops"]
 
@@ -75,52 +78,64 @@ def _again(b: Builder, node: Node, name: str, v: Value) -> Value:
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _reduction(compute: Callable[..., Any]) -> Kernel:
-    """A kernel out of ``compute(x, axes, keepdims, out)``, which may leave the dtype of 16-bit results to be put right."""
+class _Form:
+    """What a reduction of some axes of an operand of static shape is: `axes` counted from 0, `result` the result's shape."""
 
-    def kernel(
-        x: np.ndarray,
-        axes: np.ndarray | None = None,
-        *,
-        keepdims: int = 1,
-        noop_with_empty_axes: int = 0,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        if axes is not None and axes.size:
-            over: tuple[int, ...] = tuple(axes.reshape(-1).tolist())
-        else:
-            over = () if noop_with_empty_axes else tuple(range(x.ndim))
-        return np.asarray(compute(x, over, bool(keepdims), out)).astype(x.dtype, copy=False)
+    def __init__(self, call: Call) -> None:
+        self.shape, self.dtype = shape_of(call, 0), call.tensor(0).dtype
+        given = call.constants[1].reshape(-1).tolist() if call.has(1) else []
+        if not given and not call.attrs["noop_with_empty_axes"]:
+            given = list(range(len(self.shape)))
+        self.axes = tuple(sorted({int(axis) % len(self.shape) for axis in given}))
+        self.kept = tuple(1 if axis in self.axes else size for axis, size in enumerate(self.shape))
+        left = tuple(size for axis, size in enumerate(self.shape) if axis not in self.axes)
+        self.result = self.kept if call.attrs["keepdims"] else left
+        self.count = prod(self.shape[axis] for axis in self.axes)
+        self.space = Workspace()
 
-    return kernel
-
-
-def _sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any = None) -> Any:
-    if not axes:
-        # numpy would add each element to 0, which turns −0 into 0.
-        return deliver(x.astype(accumulation_dtype(x.dtype), copy=False), out)
-    return np.add.reduce(x, axes, accumulation_dtype(x.dtype), out=out, keepdims=keepdims)
+    def sum(self) -> Sum:
+        return Sum(self.space, self.shape, self.axes, self.dtype)
 
 
-def _prod(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-    return np.multiply.reduce(x, axes, accumulation_dtype(x.dtype), out=out, keepdims=keepdims)
+_Compute: TypeAlias = "Callable[[np.ndarray, np.ndarray, np.ndarray], Any]"
+"""``compute(x, out, work)``, which writes a reduction of x into `out`."""
+
+_Build: TypeAlias = "Callable[[_Form], _Compute]"
 
 
-def _mean(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-    total = _sum(x, axes, keepdims)
-    count = prod(x.shape[axis] for axis in axes)
-    if x.dtype.kind in "iu":  # rounded towards zero, as onnx.reference does
-        return deliver(np.sign(total) * (np.abs(total) // count), out)
-    return np.divide(total, total.dtype.type(count), out=out, casting="same_kind")
+def _planned_reduction(build: _Build) -> Callable[[Call], Kernel]:
+    def plan(call: Call) -> Kernel:
+        form = _Form(call)
+        compute = build(form)
+
+        def kernel(
+            x: np.ndarray, axes: np.ndarray | None = None, *, out: np.ndarray | None = None, work: np.ndarray
+        ) -> np.ndarray:
+            y = np.empty(form.result, form.dtype) if out is None else out
+            compute(x, y, work)
+            return y
+
+        return form.space.kernel(kernel)
+
+    return planned(1)(plan)
 
 
-def _extreme(ufunc: np.ufunc, identity: Callable[[np.dtype], Any]) -> Kernel:
-    def compute(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-        if x.size:
-            return ufunc.reduce(x, axes, None, out=out, keepdims=keepdims)
-        return ufunc.reduce(x, axes, None, out=out, keepdims=keepdims, initial=identity(x.dtype))
+def _summing(build: _Build) -> Callable[[Call], Kernel]:
+    return planned(1)(widened(_planned_reduction(build)))
 
-    return _reduction(compute)
+
+def _reduced(ufunc: np.ufunc, identity: Callable[[np.dtype], Any] | None = None) -> _Build:
+    """A ufunc along the axes; of no elements, its identity."""
+
+    def build(form: _Form) -> _Compute:
+        options: dict[str, Any] = {} if identity is None or 0 not in form.shape else {"initial": identity(form.dtype)}
+
+        def compute(x: np.ndarray, out: np.ndarray, work: np.ndarray) -> None:
+            ufunc.reduce(x, form.axes, form.dtype, out=out, keepdims=form.result == form.kept, **options)
+
+        return compute
+
+    return build
 
 
 def _lowest(dtype: np.dtype) -> Any:
@@ -135,45 +150,93 @@ def _highest(dtype: np.dtype) -> Any:
     return dtype.type(True) if dtype.kind == "b" else dtype.type(np.inf)
 
 
-def _wide(x: np.ndarray) -> np.ndarray:
-    return x.astype(accumulation_dtype(x.dtype), copy=False)
+def _sum(form: _Form) -> _Compute:
+    total = form.sum()
+    return lambda x, out, work: total(x, out=out, work=work)
 
 
-def _l1(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-    return _sum(np.abs(x), axes, keepdims, out)
+def _mean(form: _Form) -> _Compute:
+    total, count = form.sum(), form.dtype.type(form.count)
+
+    def compute(x: np.ndarray, out: np.ndarray, work: np.ndarray) -> None:
+        total(x, out=out, work=work)
+        if form.dtype.kind in "iu":  # rounded towards zero, as onnx.reference does
+            np.copyto(out, np.sign(out) * (np.abs(out) // count))
+        else:
+            np.divide(out, count, out=out)
+
+    return compute
 
 
-def _sum_square(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-    return _sum(np.square(_wide(x)), axes, keepdims, out)
+def _sum_square(form: _Form) -> _Compute:
+    total = form.sum()
+    return lambda x, out, work: total(x, x, out=out, work=work)
 
 
-def _l2(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-    root = np.sqrt(_sum_square(x, axes, keepdims, None))
-    return deliver(np.asarray(root).astype(x.dtype, copy=False), out)
+def _l1(form: _Form) -> _Compute:
+    sizes, total = form.space.array(form.shape, form.dtype), form.sum()
+
+    def compute(x: np.ndarray, out: np.ndarray, work: np.ndarray) -> None:
+        total(np.abs(x, out=sizes(work)), out=out, work=work)
+
+    return compute
 
 
-def _log_sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-    return np.log(_sum(x, axes, keepdims), out=out, casting="same_kind")
+def _then(build: _Build, ufunc: np.ufunc) -> _Build:
+    """A function of what another reduction gives; of integers, its values are cut off."""
+
+    def build_both(form: _Form) -> _Compute:
+        first = build(form)
+
+        def compute(x: np.ndarray, out: np.ndarray, work: np.ndarray) -> None:
+            first(x, out, work)
+            if out.dtype.kind == "f":
+                ufunc(out, out=out)
+            else:
+                np.copyto(out, ufunc(out), casting="unsafe")
+
+        return compute
+
+    return build_both
 
 
-def _log_sum_exp(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, out: Any) -> Any:
-    wide = _wide(x)
-    top = np.maximum.reduce(wide, axes, keepdims=True, initial=-np.inf)
-    top = np.where(np.isfinite(top), top, wide.dtype.type(0))  # infinities would make NaN of themselves
-    total = np.log(_sum(np.exp(wide - top), axes, keepdims))
-    return np.add(total, top.reshape(np.shape(total)), out=out, casting="same_kind")
+def _log_sum_exp(form: _Form) -> _Compute:
+    dtype = form.dtype if form.dtype.kind == "f" else np.dtype(np.float64)
+    tops, shifted = form.space.array(form.kept, dtype), form.space.array(form.shape, dtype)
+    sums, total = form.space.array(form.result, dtype), Sum(form.space, form.shape, form.axes, dtype)
+
+    def compute(x: np.ndarray, out: np.ndarray, work: np.ndarray) -> None:
+        top, y, result = tops(work), shifted(work), sums(work)
+        np.maximum.reduce(x, form.axes, dtype, out=top, keepdims=True, initial=-np.inf)
+        np.copyto(top, 0, where=np.isinf(top))  # infinities would make NaN of themselves
+        np.exp(np.subtract(x, top, out=y), out=y)
+        np.log(total(y, out=result, work=work), out=result)
+        np.add(result, top.reshape(result.shape), out=out, casting="unsafe")
+
+    return compute
 
 
-reduce_sum = ops.define("ReduceSum", kernel=_reduction(_sum), cost=costs.per_operand(1))
-reduce_mean = ops.define("ReduceMean", kernel=_reduction(_mean), cost=costs.per_operand(1))
-reduce_prod = ops.define("ReduceProd", kernel=_reduction(_prod), cost=costs.per_operand(1))
-reduce_max = ops.define("ReduceMax", kernel=_extreme(np.maximum, _lowest), cost=costs.per_operand(1))
-reduce_min = ops.define("ReduceMin", kernel=_extreme(np.minimum, _highest), cost=costs.per_operand(1))
-reduce_l1 = ops.define("ReduceL1", kernel=_reduction(_l1), cost=costs.per_operand(2))
-reduce_l2 = ops.define("ReduceL2", kernel=_reduction(_l2), cost=costs.per_operand(2))
-reduce_sum_square = ops.define("ReduceSumSquare", kernel=_reduction(_sum_square), cost=costs.per_operand(2))
-reduce_log_sum = ops.define("ReduceLogSum", kernel=_reduction(_log_sum), cost=costs.per_operand(1))
-reduce_log_sum_exp = ops.define("ReduceLogSumExp", kernel=_reduction(_log_sum_exp), cost=costs.per_operand(4))
+reduce_sum = ops.define("ReduceSum", cost=costs.per_operand(1))
+reduce_mean = ops.define("ReduceMean", cost=costs.per_operand(1))
+reduce_prod = ops.define("ReduceProd", cost=costs.per_operand(1))
+reduce_max = ops.define("ReduceMax", cost=costs.per_operand(1))
+reduce_min = ops.define("ReduceMin", cost=costs.per_operand(1))
+reduce_l1 = ops.define("ReduceL1", cost=costs.per_operand(2))
+reduce_l2 = ops.define("ReduceL2", cost=costs.per_operand(2))
+reduce_sum_square = ops.define("ReduceSumSquare", cost=costs.per_operand(2))
+reduce_log_sum = ops.define("ReduceLogSum", cost=costs.per_operand(1))
+reduce_log_sum_exp = ops.define("ReduceLogSumExp", cost=costs.per_operand(4))
+
+reduce_sum.prepare(_summing(_sum))
+reduce_mean.prepare(_summing(_mean))
+reduce_prod.prepare(_summing(_reduced(np.multiply)))
+reduce_max.prepare(_planned_reduction(_reduced(np.maximum, _lowest)))
+reduce_min.prepare(_planned_reduction(_reduced(np.minimum, _highest)))
+reduce_l1.prepare(_summing(_l1))
+reduce_l2.prepare(_summing(_then(_sum_square, np.sqrt)))
+reduce_sum_square.prepare(_summing(_sum_square))
+reduce_log_sum.prepare(_summing(_then(_sum, np.log)))
+reduce_log_sum_exp.prepare(_summing(_log_sum_exp))
 
 # --- adjoints of sums -------------------------------------------------------------------------------------------------
 

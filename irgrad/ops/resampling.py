@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor, inf, prod
+from math import ceil, floor, inf
 from typing import Any
 
 import numpy as np
 
 __all__ = ["Sampling", "Taps", "axes_of", "samplings", "scaled_length", "taps_of", "towards"]
 
-_DENSE = 64  # elements along the operand's axis per weight of a row, up to which a dense product is the faster one
 _DENOMINATOR = 4096  # the largest with which fractions are still further apart than numbers of float32 near 1
 
 
@@ -59,30 +58,6 @@ class Taps:
         matrix = np.zeros((len(self.places), self.size))
         np.add.at(matrix, (np.arange(len(self.places))[:, None], self.places), self.weights)
         return matrix
-
-    def apply(self, x: np.ndarray, axis: int) -> np.ndarray:
-        """The product of the matrix with every line of x along an axis, in the dtype of x (floating-point or complex)."""
-        outer, inner, rows = prod(x.shape[:axis]), prod(x.shape[axis + 1 :]), len(self.places)
-        shape = (*x.shape[:axis], rows, *x.shape[axis + 1 :])
-        entries = self.places.shape[1]
-        if self.size <= _DENSE * entries:
-            matrix = self.dense().astype(x.dtype)
-            total: np.ndarray
-            if inner == 1:
-                total = np.matmul(x.reshape(outer, self.size), matrix.T)
-            else:
-                total = np.matmul(matrix, x.reshape(outer, self.size, inner))
-            if np.isfinite(total).all():
-                return total.reshape(shape)
-            # By way of its zeros, a dense matrix spreads what is not finite over whole lines.
-        lines, weights = x.reshape(outer, self.size, inner), self.weights.astype(x.dtype)
-        total = np.zeros((outer, rows, inner), x.dtype)
-        for k in range(entries):
-            part = np.take(lines, self.places[:, k], 1)
-            np.multiply(part, weights[:, k, None], out=part)
-            part[:, self.weights[:, k] == 0] = 0  # filled up, or of no influence
-            np.add(total, part, out=total)
-        return total.reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The result is linear in X. Where the samples lie follows from roi or scales, see
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,50 +15,103 @@ from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
 from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable, Zero
 from irgrad.ops import costs
+from irgrad.ops import resampling_kernels as kernels
 from irgrad.ops.dims import int_contents, shape_operand
 from irgrad.ops.resampling import Taps, axes_of, samplings, scaled_length, taps_of, towards
 from irgrad.ops.resize_positions import CROP, position_cotangents
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import Workspace, planned
 from irgrad.types import Dim, Shape, Type, multiply_dims
 
 ops = OpTable()
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
-Step: TypeAlias = "tuple[int, Taps, np.ndarray | None]"
+_Step: TypeAlias = "tuple[int, Taps, np.ndarray | None]"
 """One axis: which, its matrix, and which elements of the result are outside the operand (see `taps_of`)."""
 
 
-def _steps(attrs: Mapping[str, Any], shape: Sequence[int], *operands: np.ndarray | None) -> list[Step]:
-    """The axes to resize, those that shrink first: the fewer elements are left for the others."""
+def _steps(attrs: Mapping[str, Any], shape: Sequence[int], *operands: np.ndarray | None) -> list[_Step]:
+    """The axes to resize, those that shrink first: the fewer elements are left for the others.
+
+    Of axes that shrink alike the last one, along which work on single elements costs most, is the last; of axes that grow
+    alike it is the first.
+    """
     roi, scales, sizes = (*operands, None, None, None)[:3]
-    found = sorted(samplings(attrs, shape, roi, scales, sizes), key=lambda s: s.ratio)
+    found = sorted(samplings(attrs, shape, roi, scales, sizes), key=lambda s: (s.ratio, s.axis if s.ratio < 1 else -s.axis))
     return [(s.axis, *taps_of(attrs, s)) for s in found]
 
 
-def _known_operands(call: Call, first: int) -> list[np.ndarray | None] | None:
-    """The arrays of roi, scales and sizes, the operands from `first` on, where all that are present are constants."""
-    operands: list[np.ndarray | None] = []
-    for k in range(first, len(call.inputs)):
-        if call.has(k) and k not in call.constants:
-            return None
-        operands.append(call.constants.get(k))
-    return operands
+def _arrays(call: Call, first: int) -> list[np.ndarray | None]:
+    """The arrays of roi, scales and sizes, the operands from `first` on."""
+    return [call.constants.get(k) for k in range(first, len(call.inputs))]
+
+
+def _kernel(
+    space: Workspace,
+    shape: tuple[int, ...],
+    steps: Sequence[kernels.Step],
+    dtype: np.dtype,
+    wide: np.dtype,
+    finish: Callable[[np.ndarray], Any] | None = None,
+) -> Kernel:
+    """What takes a tensor of some shape and dtype through steps in the dtype `wide`; `finish` changes the result there."""
+    result = steps[-1][0] if steps else shape
+    apply = kernels.chain(space, steps, wide) if steps else None
+    places = None if wide == dtype else (space.array(shape, wide), space.array(result, wide))
+
+    def kernel(x: np.ndarray, *_: np.ndarray | None, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        y = np.empty(result, dtype) if out is None else out
+        if apply is None:
+            np.copyto(y, x)
+            return y
+        source, target = (x, y) if places is None else (place(work) for place in places)
+        if source is not x:
+            np.copyto(source, x)
+        apply(source, target, work)
+        if finish is not None:
+            finish(target)
+        if target is not y:
+            np.copyto(y, target, casting="unsafe")
+        return y
+
+    return space.kernel(kernel)
+
+
+def _laid_out(
+    shape: tuple[int, ...], steps: Sequence[tuple[int, Taps]], make: Callable[[Taps, tuple[int, ...], int], kernels.Step]
+) -> list[kernels.Step]:
+    found: list[kernels.Step] = []
+    for axis, taps in steps:
+        found.append(make(taps, found[-1][0] if found else shape, axis))
+    return found
 
 
 resize = ops.define("Resize", settings=(1, 2), cost=costs.resize())
 
 
 @resize.prepare
+@planned(1, 2, 3)
 def _resize(call: Call) -> Kernel:
-    attrs, shape, known = call.attrs, call.tensor(0).static_shape, _known_operands(call, 1)
-    planned = None if shape is None or known is None else _steps(attrs, shape, *known)
+    """Picked elements are copied as they are; where there is more to do, integers are rounded and saturated at the end."""
+    (shape, dtype), space = (call.tensor(0).static_shape, call.tensor(0).dtype), Workspace()
+    assert shape is not None
+    steps = _steps(call.attrs, shape, *_arrays(call, 1))
+    matrices = [(axis, taps) for axis, taps, _ in steps]
+    if all(_picks(taps) for _, taps in matrices):
+        return _kernel(space, shape, _laid_out(shape, matrices, kernels.pick), dtype, dtype)
+    wide = np.dtype(np.float64) if dtype.kind in "iub" else accumulation_dtype(dtype)
+    outside: list[tuple[Any, ...]] = [(*(slice(None),) * axis, places) for axis, _, places in steps if places is not None]
+    fill, limits = call.attrs["extrapolation_value"], np.iinfo(dtype) if dtype.kind in "iu" else None
 
-    def kernel(x: np.ndarray, *operands: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
-        steps = _steps(attrs, x.shape, *operands) if planned is None else planned
-        return deliver(_resampled(x, steps, attrs["extrapolation_value"]), out)
+    def finish(y: np.ndarray) -> None:
+        for index in outside:
+            y[index] = fill
+        if limits is not None:
+            np.clip(np.rint(y, out=y), limits.min, limits.max, out=y)
 
-    return kernel
+    laid_out = _laid_out(shape, matrices, lambda *m: kernels.product(space, m[0], m[1], m[2], wide))
+    return _kernel(space, shape, laid_out, dtype, wide, finish)
 
 
 @resize.infer
@@ -104,25 +157,6 @@ def _scaled(scale: float, size: Dim) -> Dim:
     return multiply_dims(int(scale), size) if scale.is_integer() else None
 
 
-def _resampled(x: np.ndarray, steps: Sequence[Step], fill: float) -> np.ndarray:
-    """Picked elements are copied as they are; where there is more to do, integers are rounded and saturated at the end."""
-    dtype = x.dtype
-    if all(_picks(taps) for _, taps, _ in steps):
-        for axis, taps, _ in steps:
-            x = np.take(x, taps.places[:, 0], axis)
-    else:
-        x = x.astype(np.dtype(np.float64) if dtype.kind in "iub" else accumulation_dtype(dtype), copy=False)
-        for axis, taps, _ in steps:
-            x = taps.apply(x, axis)
-        for axis, _, outside in steps:
-            if outside is not None:
-                x[(slice(None),) * axis + (outside,)] = fill
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            x = np.rint(x).clip(limits.min, limits.max)
-    return x.astype(dtype, copy=False)
-
-
 def _picks(taps: Taps) -> bool:
     """Whether each element of the result is one element of the operand."""
     return taps.places.shape[1] == 1 and bool((taps.weights == 1).all())
@@ -136,22 +170,14 @@ It multiplies with the transposes of the matrices along the axes. Extrapolated e
 
 
 @resize_grad.prepare
+@planned(1, 2, 3, 4)
 def _resize_grad(call: Call) -> Kernel:
-    attrs, shape, known = call.attrs, call.constants.get(1), _known_operands(call, 2)
-    planned = None if shape is None or known is None else _transposed(_steps(attrs, shape.tolist(), *known))
-
-    def kernel(dy: np.ndarray, shape: np.ndarray, *operands: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
-        steps = _transposed(_steps(attrs, shape.tolist(), *operands)) if planned is None else planned
-        dx = dy.astype(accumulation_dtype(dy.dtype), copy=False)
-        for axis, taps in steps:
-            dx = taps.apply(dx, axis)
-        return deliver(dx.astype(dy.dtype, copy=False), out)
-
-    return kernel
-
-
-def _transposed(steps: Sequence[Step]) -> list[tuple[int, Taps]]:
-    return [(axis, taps.transposed()) for axis, taps, _ in reversed(steps)]
+    (shape, dtype), space = (call.tensor(0).static_shape, call.tensor(0).dtype), Workspace()
+    assert shape is not None
+    wide = accumulation_dtype(dtype)
+    steps = [(axis, taps) for axis, taps, _ in reversed(_steps(call.attrs, call.constants[1].tolist(), *_arrays(call, 2)))]
+    laid_out = _laid_out(shape, steps, lambda *m: kernels.transposed_product(space, m[0], m[1], m[2], wide))
+    return _kernel(space, shape, laid_out, dtype, wide)
 
 
 @resize_grad.infer

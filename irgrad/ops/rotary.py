@@ -13,11 +13,12 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError, UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import Call, OpTable
+from irgrad.kernels.shapes import shape_of
+from irgrad.op import Call, Kernel, OpTable
 from irgrad.ops import costs
 from irgrad.ops.attention_kernels import split_heads
 from irgrad.ops.dims import Size, dim_of, join_sizes, quotient_of
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.workspace import Workspace, planned, widened
 from irgrad.types import TensorType, Type, dims_differ, divide_dims
 
 ops = OpTable()
@@ -26,32 +27,54 @@ ops = OpTable()
 rotary_embedding = ops.define("RotaryEmbedding", broadcasts=(1, 2), cost=costs.per_element(3))
 
 
-@rotary_embedding.kernel
-def _rotary_embedding(
-    x: np.ndarray,
-    cos: np.ndarray,
-    sin: np.ndarray,
-    positions: np.ndarray | None = None,
-    *,
-    interleaved: int = 0,
-    rotary_embedding_dim: int = 0,
-    num_heads: int | None = None,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    wide = accumulation_dtype(x.dtype)
-    y = np.empty(x.shape, wide)
-    # [batch, sequence, heads, size], as views
-    before, after = (split_heads(v, num_heads).swapaxes(1, 2) for v in (x, y))
-    cos, sin = (
-        (v if positions is None else np.take(v, positions, 0)).astype(wide, copy=False)[:, :, None] for v in (cos, sin)
-    )
-    size = rotary_embedding_dim or before.shape[3]
-    halves = (slice(0, size, 2), slice(1, size, 2)) if interleaved else (slice(0, size // 2), slice(size // 2, size))
-    first, second = (before[..., half].astype(wide, copy=False) for half in halves)
-    np.subtract(cos * first, sin * second, out=after[..., halves[0]])
-    np.add(sin * first, cos * second, out=after[..., halves[1]])
-    after[..., size:] = before[..., size:]
-    return deliver(y.astype(x.dtype, copy=False), out)
+@rotary_embedding.prepare
+@planned()
+@widened
+def _rotary_embedding(call: Call) -> Kernel:
+    shape, dtype = shape_of(call, 0), call.tensor(0).dtype
+    heads: int = call.attrs.get("num_heads") or 1
+    batch, number, sequence, width = shape if len(shape) == 4 else (shape[0], heads, shape[1], shape[2] // heads)
+    size = call.attrs["rotary_embedding_dim"] or width
+    halves = (slice(0, size, 2), slice(1, size, 2))
+    if not call.attrs["interleaved"]:
+        halves = (slice(0, size // 2), slice(size // 2, size))
+    space = Workspace()
+    gathered = space.array((2, batch, sequence, size // 2), dtype) if call.has(3) else None
+    product = space.array((batch, sequence, number, size // 2), dtype)
+
+    def kernel(
+        x: np.ndarray,
+        cos: np.ndarray,
+        sin: np.ndarray,
+        positions: np.ndarray | None = None,
+        *,
+        out: np.ndarray | None = None,
+        work: np.ndarray,
+    ) -> np.ndarray:
+        y = np.empty(shape, dtype) if out is None else out
+        # [batch, sequence, heads, size], as views
+        before, after = (split_heads(v, heads).swapaxes(1, 2) for v in (x, y))
+        if positions is not None and gathered is not None:
+            cos, sin = (_rows_at(v, positions, place) for v, place in zip((cos, sin), gathered(work), strict=True))
+        cos, sin, spare = cos[:, :, None], sin[:, :, None], product(work)
+        first, second = (before[..., half] for half in halves)
+        for target, (a, v), (c, w), combine in (
+            (after[..., halves[0]], (cos, first), (sin, second), np.subtract),
+            (after[..., halves[1]], (sin, first), (cos, second), np.add),
+        ):
+            np.multiply(a, v, out=target)
+            combine(target, np.multiply(c, w, out=spare), out=target)
+        np.copyto(after[..., size:], before[..., size:])
+        return y
+
+    return space.kernel(kernel)
+
+
+def _rows_at(cache: np.ndarray, positions: np.ndarray, out: np.ndarray) -> np.ndarray:
+    if positions.size and not -len(cache) <= positions.min() <= positions.max() < len(cache):
+        raise IndexError(f"a position is outside of the cache's {len(cache)} rows")
+    np.take(cache, positions, 0, out=out, mode="wrap")
+    return out
 
 
 @rotary_embedding.infer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -16,14 +17,15 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import UnsupportedOpError
 from irgrad.graph import Node, Value
-from irgrad.op import OpTable
+from irgrad.op import Call, Kernel, OpTable
 from irgrad.ops import costs
-from irgrad.ops.accumulate import accumulate_rows, in_range
+from irgrad.ops.accumulate import accumulate_rows, added_rows, places_size, put_rows
 from irgrad.ops.channels import rank_of
 from irgrad.ops.dims import count_of, dim_of, join_sizes
-from irgrad.ops.index import element_index, nd_index
+from irgrad.ops.index import Locate, element_rows, nd_rows
+from irgrad.ops.index_compiled import adding_elements
 from irgrad.ops.positions import positions
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.workspace import Workspace, planned, widened
 
 ops = OpTable()
 
@@ -32,49 +34,67 @@ _UFUNCS: dict[str, np.ufunc | None] = {"none": None, "add": np.add, "mul": np.mu
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _scattered(
-    x: np.ndarray, index: tuple[np.ndarray, ...], updates: np.ndarray, reduction: str, out: np.ndarray | None
-) -> np.ndarray:
-    """A copy of x with the updates at ``x[index]``; the index leads to elements of x, or to slices of its last axes."""
+def _scattering(call: Call, find: Callable[[Workspace], Locate]) -> Kernel:
+    """A copy of x with the updates at places; these are elements of x, or slices of its last axes."""
+    reduction = call.attrs["reduction"]
     if reduction not in _UFUNCS:
         raise ValueError(f"the reduction {reduction!r} is none of {', '.join(_UFUNCS)}")
-    ufunc = _UFUNCS[reduction]
-    result = np.array(x, x.dtype if ufunc is None else accumulation_dtype(x.dtype), order="C")
-    if x.size and updates.size:
-        # Flat, so that of several updates of one place the last one is written last.
-        rows = np.ravel_multi_index(np.broadcast_arrays(*index), x.shape[: len(index)]).reshape(-1)
-        target, values = result.reshape(-1, updates.size // len(rows)), updates.reshape(len(rows), -1)
+    ufunc, space = _UFUNCS[reduction], Workspace()
+    locate, (shape, indices, updates) = find(space), (call.tensor(k).static_shape for k in range(3))
+    assert shape is not None and indices is not None and updates is not None
+    count = prod(indices[:-1] if call.op is scatter_nd else indices)
+    width = prod(updates) // max(count, 1)
+    height = prod(shape) // max(width, 1)
+    if ufunc is np.add:
+        add = added_rows(space, (height, width), count, call.tensor(0).dtype)
+    else:
+        place = space.array((places_size(count, width),), np.intp)
+
+    def kernel(
+        x: np.ndarray, places: np.ndarray, updates: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray
+    ) -> np.ndarray:
+        result = np.empty(shape, x.dtype) if out is None else out
+        np.copyto(result, x)
+        if not (x.size and updates.size):
+            return result
+        rows, target, values = locate(places, work), result.reshape(height, width), updates.reshape(count, width)
+        # In their order, so that of several updates of one place the last one is written last.
         if ufunc is None:
-            target[rows] = values
+            put_rows(target, rows, values)
+        elif ufunc is np.add:
+            add(target, rows, values, work)
         else:
-            accumulate_rows(ufunc, target, rows, values)
-    return deliver(result.astype(x.dtype, copy=False), out)
+            accumulate_rows(ufunc, target, rows, values, place(work))
+        return result
+
+    return space.kernel(kernel)
 
 
-scatter_elements = ops.define("ScatterElements", cost=costs.scatter)
+def _shapes(call: Call) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    shape, indices = (call.tensor(k).static_shape for k in (0, 1))
+    assert shape is not None and indices is not None
+    return shape, indices
 
 
-@scatter_elements.kernel
-def _scatter_elements(
-    x: np.ndarray,
-    indices: np.ndarray,
-    updates: np.ndarray,
-    *,
-    axis: int = 0,
-    reduction: str = "none",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    return _scattered(x, element_index(x, indices, axis), updates, reduction, out)
+scatter_elements = ops.define("ScatterElements", cost=costs.scatter, in_place=(0,))
 
 
-scatter_nd = ops.define("ScatterND", cost=costs.scatter)
+@scatter_elements.prepare
+@planned()
+@widened
+def _scatter_elements(call: Call) -> Kernel:
+    plain = _scattering(call, lambda space: element_rows(space, *_shapes(call), call.attrs["axis"]))
+    return adding_elements(call, plain) if call.attrs["reduction"] == "add" else plain
 
 
-@scatter_nd.kernel
-def _scatter_nd(
-    x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, reduction: str = "none", out: np.ndarray | None = None
-) -> np.ndarray:
-    return _scattered(x, nd_index(x, indices), updates, reduction, out)
+scatter_nd = ops.define("ScatterND", cost=costs.scatter, in_place=(0,))
+
+
+@scatter_nd.prepare
+@planned()
+@widened
+def _scatter_nd(call: Call) -> Kernel:
+    return _scattering(call, lambda space: nd_rows(space, *_shapes(call)))
 
 
 # --- adjoints ---------------------------------------------------------------------------------------------------------
@@ -226,7 +246,7 @@ _ADJOINTS: dict[str, Callable[[_Places, AdjointBuilder, Node, Value], _Pair]] = 
 
 # --- TensorScatter ----------------------------------------------------------------------------------------------------
 
-tensor_scatter = ops.define("TensorScatter", cost=costs.moves)
+tensor_scatter = ops.define("TensorScatter", cost=costs.moves, in_place=(0,))
 
 
 @tensor_scatter.kernel
@@ -239,13 +259,19 @@ def _tensor_scatter(
     axis: int = -2,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    batch, length, size = len(cache), update.shape[axis], cache.shape[axis]
-    places = np.arange(length) + (np.zeros((batch, 1), np.intp) if starts is None else starts[:, None])
-    if mode == "circular":
-        places %= size
-    result = deliver(cache.copy() if out is None else cache, out)
-    target = np.moveaxis(result, axis, 1)
-    target[np.arange(batch)[:, None], in_range(places, size)] = np.moveaxis(update, axis, 1)
+    length, size = update.shape[axis], cache.shape[axis]
+    result = np.empty_like(cache, order="C") if out is None else out
+    np.copyto(result, cache)
+    for k in range(len(cache)):
+        start = 0 if starts is None else int(starts[k])
+        target, source = (np.moveaxis(a[k], axis if axis < 0 else axis - 1, 0) for a in (result, update))
+        if mode == "circular" or -size <= start < 0:
+            start %= max(size, 1)
+        if mode != "circular" and not 0 <= start <= size - length:
+            raise IndexError(f"{length} elements from {start} on are out of range for an axis of {size} elements")
+        before = min(length, size - start)
+        target[start : start + before] = source[:before]
+        target[: length - before] = source[before:]
     return result
 
 

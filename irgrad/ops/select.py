@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import ZERO, OpTable, Zero
+from irgrad.op import ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops import costs
 from irgrad.ops.dims import count_of, join_sizes, shaped_like
 from irgrad.ops.index import added_elements
 from irgrad.runtime.kernels import accumulation_dtype, deliver, deliver_all
+from irgrad.runtime.workspace import Workspace, planned
 
 ops = OpTable()
 
@@ -136,17 +138,46 @@ def _taken(b: Builder, x: Value, indices: Value, dy: Value, axis: int | None) ->
 one_hot = ops.define("OneHot", cost=costs.moves)
 
 
-@one_hot.kernel
-def _one_hot(
-    indices: np.ndarray, depth: np.ndarray, values: np.ndarray, *, axis: int = -1, out: np.ndarray | None = None
-) -> np.ndarray:
+@one_hot.prepare
+@planned(1)
+def _one_hot(call: Call) -> Kernel:
     """An index beyond the depth on either side makes no position hot."""
-    size = int(depth.item())
-    places = indices.astype(np.float64 if indices.dtype.kind == "f" else np.int64)
-    places = np.where(places < 0, places + size, places)
-    axis %= indices.ndim + 1
-    hot = np.expand_dims(places, axis) == np.arange(size).reshape(-1, *(1,) * (indices.ndim - axis))
-    return deliver(values[hot.astype(np.intp)], out)
+    indices, dtype, space = call.tensor(0), call.tensor(2).dtype, Workspace()
+    assert indices.static_shape is not None
+    shape, size, fractions = indices.static_shape, int(call.constants[1].item()), indices.dtype.kind == "f"
+    axis = call.attrs["axis"] % (len(shape) + 1)
+    inner, result = prod(shape[axis:]), (*shape[:axis], size, *shape[axis:])
+    starts = (np.arange(prod(shape[:axis]))[:, None] * (size * inner) + np.arange(inner)).reshape(shape)
+    numbers, places = space.array(shape, np.float64 if fractions else np.int64), space.array(shape, np.intp)
+    whole, nowhere, beyond = (space.array(shape, t) for t in (np.float64, np.bool_, np.bool_))
+    hot = None if dtype.hasobject else space.array(shape, dtype)
+
+    def kernel(
+        indices: np.ndarray, _: np.ndarray, values: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray
+    ) -> np.ndarray:
+        y = np.empty(result, dtype) if out is None else out
+        y[...] = values[0]
+        if not y.size:
+            return y
+        given, found, missed, other = numbers(work), places(work), nowhere(work), beyond(work)
+        np.copyto(given, indices, casting="unsafe")
+        if fractions:
+            np.not_equal(given, np.trunc(given, out=whole(work)), out=missed)
+        else:
+            missed.fill(False)
+        np.copyto(found, given, casting="unsafe")
+        for limit, outside in ((-size, np.less), (size, np.greater_equal)):
+            np.logical_or(missed, outside(found, limit, out=other), out=missed)
+        # What is nowhere puts the cold value into its line, which has no other.
+        marks = np.empty(shape, dtype) if hot is None else hot(work)
+        marks[...] = values[1]
+        np.putmask(marks, missed, values[0])
+        np.remainder(found, size, out=found)
+        np.add(np.multiply(found, inner, out=found), starts, out=found)
+        np.put(y, found, marks, mode="clip")
+        return y
+
+    return space.kernel(kernel)
 
 
 @one_hot.adjoint

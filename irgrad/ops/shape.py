@@ -11,10 +11,13 @@ from onnx import helper
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
+from irgrad.kernels.shapes import shape_of
+from irgrad.kernels.sums import Sum
 from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable, Zero
 from irgrad.ops import costs
 from irgrad.ops.dims import shape_operand, shaped_like
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.runtime.kernels import deliver
+from irgrad.runtime.workspace import Workspace, planned, widened
 from irgrad.types import Dim, TensorType, Type
 
 ops = OpTable()
@@ -104,15 +107,20 @@ sum_to = ops.define("SumTo", domain=IRGRAD_DOMAIN, cost=costs.sum_to)
 """``SumTo(x, shape)``: x summed over the axes along which a tensor of `shape` was broadcast to the shape of x."""
 
 
-@sum_to.kernel
-def _sum_to(x: np.ndarray, shape: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    target = tuple(shape.tolist())
-    extra = x.ndim - len(target)
-    axes = tuple(range(extra)) + tuple(k + extra for k, d in enumerate(target) if d == 1 != x.shape[k + extra])
-    if not axes:
-        return deliver(x.reshape(target), out)
-    result = np.add.reduce(x, axes, accumulation_dtype(x.dtype), keepdims=True)
-    return deliver(result.reshape(target).astype(x.dtype, copy=False), out)
+@sum_to.prepare
+@planned(1)
+@widened
+def _sum_to(call: Call) -> Kernel:
+    shape, target, dtype = shape_of(call, 0), tuple(call.constants[1].tolist()), call.tensor(0).dtype
+    extra = len(shape) - len(target)
+    axes = [*range(extra), *(k + extra for k, d in enumerate(target) if d == 1 != shape[k + extra])]
+    space = Workspace()
+    total = Sum(space, shape, axes, dtype)
+
+    def kernel(x: np.ndarray, to: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        return total(x, out=np.empty(target, dtype) if out is None else out, work=work)
+
+    return space.kernel(kernel)
 
 
 @sum_to.infer
@@ -151,10 +159,10 @@ def _(b: Builder, node: Node) -> Value:
 
 # --- shapes as tensors ------------------------------------------------------------------------------------------------
 
-shape_of = ops.define("Shape", gradient=ZERO, cost=costs.nothing)
+shape_ = ops.define("Shape", gradient=ZERO, cost=costs.nothing)
 
 
-@shape_of.kernel
+@shape_.kernel
 def _shape(x: np.ndarray, *, start: int = 0, end: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
     return deliver(np.array(x.shape[start:end], np.int64), out)
 

@@ -9,20 +9,26 @@ import numpy as np
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.contents import slice_range
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, Call, OpTable
+from irgrad.op import IRGRAD_DOMAIN, Call, Kernel, OpTable
 from irgrad.ops import costs
 from irgrad.ops.dims import count_of, int_contents, shape_operand
 from irgrad.ops.positions import scatter_by_position
 from irgrad.runtime.kernels import deliver
+from irgrad.runtime.workspace import planned
 from irgrad.types import Type
 
 ops = OpTable()
 
 
 def _slices(
-    shape: Sequence[int], starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None, steps: np.ndarray | None
+    shape: Sequence[int],
+    starts: np.ndarray | None,
+    ends: np.ndarray | None,
+    axes: np.ndarray | None,
+    steps: np.ndarray | None,
 ) -> tuple[slice, ...]:
     """The operands of a Slice of a tensor of some shape as Python's slices, one per axis."""
+    assert starts is not None and ends is not None
     slices = [slice(None)] * len(shape)
     which = range(len(starts)) if axes is None else axes.tolist()
     strides = [1] * len(starts) if steps is None else steps.tolist()
@@ -36,17 +42,17 @@ def _slices(
 slice_ = ops.define("Slice", view=True)
 
 
-@slice_.kernel
-def _slice(
-    x: np.ndarray,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    axes: np.ndarray | None = None,
-    steps: np.ndarray | None = None,
-    *,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    return deliver(x[_slices(x.shape, starts, ends, axes, steps)], out)
+@slice_.prepare
+@planned(1, 2, 3, 4)
+def _slice(call: Call) -> Kernel:
+    shape = call.tensor(0).static_shape
+    assert shape is not None
+    index = _slices(shape, *(call.constants.get(k) for k in range(1, 5)))
+
+    def kernel(x: np.ndarray, *_: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
+        return deliver(x[index], out)
+
+    return kernel
 
 
 @slice_.adjoint
@@ -85,24 +91,19 @@ slice_grad = ops.define("SliceGrad", domain=IRGRAD_DOMAIN, cost=costs.moves)
 """``SliceGrad(dy, shape, starts, ends, axes, steps)``: zeros of `shape` whose slice by the other operands is dy."""
 
 
-@slice_grad.kernel
-def _slice_grad(
-    dy: np.ndarray,
-    shape: np.ndarray,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    axes: np.ndarray | None = None,
-    steps: np.ndarray | None = None,
-    *,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    target = tuple(shape.tolist())
-    if out is None:
-        out = np.zeros(target, dy.dtype)
-    else:
-        out.fill(0)
-    out[_slices(target, starts, ends, axes, steps)] = dy
-    return out
+@slice_grad.prepare
+@planned(1, 2, 3, 4, 5)
+def _slice_grad(call: Call) -> Kernel:
+    shape = tuple(call.constants[1].tolist())
+    index = _slices(shape, *(call.constants.get(k) for k in range(2, 6)))
+
+    def kernel(dy: np.ndarray, *_: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
+        result = np.empty(shape, dy.dtype) if out is None else out
+        result.fill(0)
+        result[index] = dy
+        return result
+
+    return kernel
 
 
 @slice_grad.infer

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Node, Value
-from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, OpTable
+from irgrad.kernels import softmax as kernels
+from irgrad.kernels.shapes import shape_of
+from irgrad.op import IRGRAD_DOMAIN, ZERO, Call, Kernel, OpTable
 from irgrad.ops import costs
-from irgrad.runtime.kernels import accumulation_dtype, deliver
+from irgrad.ops.compiled import compiled
+from irgrad.runtime.kernels import accumulation_dtype
+from irgrad.runtime.workspace import planned, widened
 from irgrad.types import Type, merge_types, types_compatible
 
 __all__ = ["log_softmax_of", "log_softmax_pulled_back", "ops", "softmax_of"]
@@ -42,20 +47,24 @@ def log_softmax_of(x: np.ndarray, axis: int, out: np.ndarray | None = None) -> n
     return y
 
 
-softmax = ops.define("Softmax", cost=costs.per_element(5))
-log_softmax = ops.define("LogSoftmax", cost=costs.per_element(5))
+softmax = ops.define("Softmax", in_place=True, cost=costs.per_element(5))
+log_softmax = ops.define("LogSoftmax", in_place=True, cost=costs.per_element(5))
 
 
-@softmax.kernel
-def _softmax(x: np.ndarray, *, axis: int = -1, out: np.ndarray | None = None) -> np.ndarray:
-    y = softmax_of(x, axis, out)
-    return y if y is out else deliver(y.astype(x.dtype, copy=False), out)
+@softmax.prepare
+@partial(compiled, along_last=True)
+@planned()
+@widened
+def _softmax(call: Call) -> Kernel:
+    return kernels.softmax(shape_of(call, 0), call.attrs["axis"], call.tensor(0).dtype)
 
 
-@log_softmax.kernel
-def _log_softmax(x: np.ndarray, *, axis: int = -1, out: np.ndarray | None = None) -> np.ndarray:
-    y = log_softmax_of(x, axis, out)
-    return y if y is out else deliver(y.astype(x.dtype, copy=False), out)
+@log_softmax.prepare
+@partial(compiled, along_last=True)
+@planned()
+@widened
+def _log_softmax(call: Call) -> Kernel:
+    return kernels.log_softmax(shape_of(call, 0), call.attrs["axis"], call.tensor(0).dtype)
 
 
 @softmax.adjoint
@@ -63,7 +72,9 @@ def _(b: AdjointBuilder, node: Node, dy: Value) -> Value:
     return b.op("irgrad.SoftmaxGrad", node.outputs[0], dy, axis=node.attr("axis"))
 
 
-softmax_grad = ops.define("SoftmaxGrad", domain=IRGRAD_DOMAIN, defaults={"axis": -1}, cost=costs.per_element(4))
+softmax_grad = ops.define(
+    "SoftmaxGrad", domain=IRGRAD_DOMAIN, defaults={"axis": -1}, in_place=True, cost=costs.per_element(4)
+)
 """``SoftmaxGrad(y, dy)``: y (dy - sum(y dy)), the cotangent of what y is the softmax of, along `axis`.
 
 Zero times anything is zero here. A row that a mask takes out as a whole has a softmax of NaN; a graph that puts something
@@ -79,20 +90,12 @@ def _softmax_grad_type(call: Call) -> Sequence[Type]:
     return [merge_types(y, dy)]
 
 
-@softmax_grad.kernel
-def _softmax_grad(y: np.ndarray, dy: np.ndarray, *, axis: int, out: np.ndarray | None = None) -> np.ndarray:
-    wide = accumulation_dtype(y.dtype)
-    place = out if out is not None and out.dtype == wide else np.empty(y.shape, wide)
-    total = np.add.reduce(np.multiply(y, dy, out=place, dtype=wide), axis, keepdims=True)
-    if np.isnan(total).any():
-        np.copyto(place, 0, where=dy == 0)
-        total = np.add.reduce(place, axis, keepdims=True)
-    rest = np.subtract(dy, total, out=place, dtype=wide)
-    zero = rest == 0 if np.isnan(y).any() else None
-    np.multiply(y, rest, out=place)
-    if zero is not None:
-        np.copyto(place, 0, where=zero)
-    return place if place is out else deliver(place.astype(y.dtype, copy=False), out)
+@softmax_grad.prepare
+@partial(compiled, along_last=True)
+@planned()
+@widened
+def _softmax_grad(call: Call) -> Kernel:
+    return kernels.softmax_grad(shape_of(call, 0), call.attrs["axis"], call.tensor(0).dtype)
 
 
 @softmax_grad.lower

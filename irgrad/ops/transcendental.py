@@ -8,26 +8,37 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import OpTable
+from irgrad.kernels.elementwise import spread
+from irgrad.op import Op, OpTable
 from irgrad.ops.special import erf as erf_kernel
 
 ops = OpTable()
 
-exp = ops.define("Exp", kernel=np.exp)
-log = ops.define("Log", kernel=np.log)
-sin = ops.define("Sin", kernel=np.sin)
-cos = ops.define("Cos", kernel=np.cos)
-tan = ops.define("Tan", kernel=np.tan)
-asin = ops.define("Asin", kernel=np.arcsin)
-acos = ops.define("Acos", kernel=np.arccos)
-atan = ops.define("Atan", kernel=np.arctan)
-sinh = ops.define("Sinh", kernel=np.sinh)
-cosh = ops.define("Cosh", kernel=np.cosh)
-tanh = ops.define("Tanh", kernel=np.tanh)
-asinh = ops.define("Asinh", kernel=np.arcsinh)
-acosh = ops.define("Acosh", kernel=np.arccosh)
-atanh = ops.define("Atanh", kernel=np.arctanh)
-erf = ops.define("Erf", kernel=erf_kernel)
+
+def _define(name: str, ufunc: np.ufunc) -> Op:
+    op = ops.define(name, kernel=ufunc)
+    op.prepare(spread(ufunc, _WEIGHT))
+    return op
+
+
+_WEIGHT = 4  # times the work of an addition that an element takes, at least
+
+exp = _define("Exp", np.exp)
+log = _define("Log", np.log)
+sin = _define("Sin", np.sin)
+cos = _define("Cos", np.cos)
+tan = _define("Tan", np.tan)
+asin = _define("Asin", np.arcsin)
+acos = _define("Acos", np.arccos)
+atan = _define("Atan", np.arctan)
+sinh = _define("Sinh", np.sinh)
+cosh = _define("Cosh", np.cosh)
+tanh = _define("Tanh", np.tanh)
+asinh = _define("Asinh", np.arcsinh)
+acosh = _define("Acosh", np.arccosh)
+atanh = _define("Atanh", np.arctanh)
+erf = ops.define("Erf", in_place=True)
+erf.prepare(erf_kernel.prepare)
 
 
 @exp.adjoint

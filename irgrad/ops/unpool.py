@@ -9,12 +9,12 @@ import numpy as np
 
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.graph import Node, Value
-from irgrad.op import Call, OpTable
+from irgrad.op import Call, Kernel, OpTable
 from irgrad.ops import costs
 from irgrad.ops.conv_lowering import cut, known_sizes
 from irgrad.ops.dims import shape_operand
 from irgrad.ops.windows import explicit_pads, image_dims, per_axis
-from irgrad.runtime.kernels import deliver
+from irgrad.runtime.workspace import Workspace, planned
 from irgrad.types import Type
 
 ops = OpTable()
@@ -22,24 +22,29 @@ ops = OpTable()
 max_unpool = ops.define("MaxUnpool", cost=costs.moves)
 
 
-@max_unpool.kernel
-def _(
-    x: np.ndarray,
-    indices: np.ndarray,
-    output_shape: np.ndarray | None = None,
-    *,
-    out: np.ndarray | None = None,
-    **attrs: Any,
-) -> np.ndarray:
-    sizes = [int(d) for d in image_dims(attrs, x.shape[2:], attrs["kernel_shape"]) if isinstance(d, int)]
-    inner = np.zeros((*x.shape[:2], *sizes), x.dtype)
-    inner.reshape(-1)[indices.reshape(-1)] = x.reshape(-1)
-    if output_shape is None:
-        return deliver(inner, out)
-    y = np.zeros(tuple(output_shape.tolist()), x.dtype) if out is None else out
-    y[...] = 0
-    y[tuple(slice(0, n) for n in inner.shape)] = inner
-    return y
+@max_unpool.prepare
+@planned(2)
+def _(call: Call) -> Kernel:
+    type, attrs, space = call.tensor(0), call.attrs, Workspace()
+    assert type.static_shape is not None
+    counts = type.static_shape[2:]
+    sizes = [int(d) for d in image_dims(attrs, counts, attrs["kernel_shape"]) if isinstance(d, int)]
+    shape = (*type.static_shape[:2], *sizes)
+    result = tuple(call.constants[2].tolist()) if call.has(2) else shape
+    place = space.array(shape, type.dtype) if call.has(2) else None
+    within = tuple(slice(0, n) for n in shape)
+
+    def kernel(x: np.ndarray, indices: np.ndarray, *_: Any, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
+        y = np.empty(result, x.dtype) if out is None else out
+        y.fill(0)
+        inner = y if place is None else place(work)
+        inner.fill(0)
+        np.put(inner, indices, x)
+        if inner is not y:
+            y[within] = inner
+        return y
+
+    return space.kernel(kernel)
 
 
 @max_unpool.infer

@@ -236,3 +236,84 @@ for _mode in range(4):
         ),
         case(f"shown-{_mode}-lengths", operands(lengths=[3, 2]), 4, wanted=[0, 3], **_all),
     ]
+
+
+# --- the adjoint in one node ------------------------------------------------------------------------------------------
+
+
+def dense_adjoint(wrt: Sequence[int], **attrs: Any) -> Any:
+    """The formulas at the top of irgrad/ops/attention.py with all scores at once, in float64."""
+
+    def oracle(*arrays: Any) -> tuple[np.ndarray, ...]:
+        q, k, v, mask, _, _, lengths, dy = arrays
+        q4, dy4 = (_by_head(x, attrs.get("q_num_heads")) for x in (q, dy))
+        k4, v4 = (_by_head(x, attrs.get("kv_num_heads")) for x in (k, v))
+        group = q4.shape[1] // k4.shape[1]
+        keys, values = (np.repeat(x, group, 1) for x in (k4, v4))
+        scale = attrs.get("scale", 1 / np.sqrt(q4.shape[3]))
+        bias = np.zeros((q4.shape[0], 1, q4.shape[2], k4.shape[2]))
+        offset = 0 if lengths is None else (lengths - q4.shape[2]).reshape(-1, 1, 1, 1)
+        key, query = np.arange(k4.shape[2]), np.arange(q4.shape[2])[:, None] + offset
+        right = 0 if attrs.get("is_causal") else attrs.get("right_window_size", -1)
+        hidden = np.zeros(bias.shape, bool)
+        if right >= 0:
+            hidden |= key > query + right
+        if attrs.get("left_window_size", -1) >= 0:
+            hidden |= key < query - attrs["left_window_size"]
+        if lengths is not None:
+            hidden |= key >= lengths.reshape(-1, 1, 1, 1)
+        if mask is not None:
+            bias = bias + (np.where(mask, 0, -np.inf) if mask.dtype == np.bool_ else mask)
+        s = scale * q4 @ keys.swapaxes(2, 3) + np.where(hidden, -np.inf, bias)
+        top = s.max(-1, keepdims=True)
+        e = np.exp(s - np.where(np.isfinite(top), top, 0))
+        p = e / np.maximum(e.sum(-1, keepdims=True), 1e-300)
+        dp = dy4 @ values.swapaxes(2, 3)
+        ds = p * (dp - (p * dp).sum(-1, keepdims=True)) * scale
+        shared = (k4.shape[0], k4.shape[1], group)
+        found = {
+            0: ds @ keys,
+            1: (ds.swapaxes(2, 3) @ q4).reshape(*shared, *k4.shape[2:]).sum(2),
+            2: (p.swapaxes(2, 3) @ dy4).reshape(*shared, *v4.shape[2:]).sum(2),
+        }
+        results = []
+        for index in wrt:
+            x = (q, k, v)[index]
+            dx = found[index] if x.ndim == 4 else found[index].swapaxes(1, 2).reshape(x.shape)
+            results.append(dx.astype(x.dtype))
+        return tuple(results)
+
+    return oracle
+
+
+def _by_head(x: np.ndarray, heads: int | None) -> np.ndarray:
+    x = x.astype(np.float64)
+    return x if heads is None else x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def grad_case(id: str, inputs: list[Any], wrt: Sequence[int] = (0, 1, 2), **options: Any) -> Case:
+    attrs = {**options.pop("attrs", {}), "wrt": tuple(wrt)}
+    q, v = inputs[0], inputs[2]
+    shape = (*q.shape[:-1], v.shape[-1])
+    if q.ndim == 3:
+        shape = (*q.shape[:2], attrs["q_num_heads"] * (v.shape[2] // attrs["kv_num_heads"]))
+    full = [*inputs, *[None] * (7 - len(inputs)), rng(9).standard_normal(shape).astype(q.dtype)]
+    oracle = dense_adjoint(**attrs)
+    return Case("irgrad.AttentionGrad", full, attrs, id=id, outputs=len(wrt), oracle=oracle, **options)
+
+
+CASES += [
+    grad_case("plain", operands()),
+    grad_case("queries", operands(), (0,)),
+    grad_case("keys", operands(), (1,)),
+    grad_case("values", operands(), (2,)),
+    grad_case("grouped", operands((4, 2))),
+    grad_case("packed", operands((4, 2), packed=True), attrs=heads_of({}, 4, 2)),
+    grad_case("causal", operands(rows=4, keys=4), attrs={"is_causal": 1, "scale": 0.4}),
+    grad_case("window", operands(rows=4, keys=5), attrs={"left_window_size": 1, "right_window_size": 2}),
+    grad_case("mask-bools", operands(mask=bools(3, 4))),
+    grad_case("mask-numbers", operands(mask=with_infinities(floats(2, 1, 3, 4)))),
+    grad_case("lengths", operands(lengths=[2, 4]), attrs={"is_causal": 1}),
+    grad_case("f32", operands((4, 2), dtype=np.float32)),
+    grad_case("f16", operands(dtype=np.float16), order=0, rtol=1e-2),
+]

@@ -81,3 +81,9 @@ def test_lowering(case: Case, dynamic: bool) -> None:
     if dynamic and not case.dynamic:
         pytest.skip("the case is for static shapes only")
     check_lowering(case, dynamic=dynamic)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("operations") if name.startswith("irgrad.")])
+def test_every_operation_that_onnx_lacks_has_a_lowering_that_is_checked(name: str) -> None:
+    assert registry.get("operations", name).has_lowering
+    assert any(case.op == name and case.dynamic for case in LOWERED), f"no case checks the lowering of {name}"

@@ -97,8 +97,16 @@ def test_adjoint_of_batch_normalisation_is_one_node() -> None:
         assert (graph.value("x0") in graph.nodes()[-1].inputs) == keeps_x
 
 
-def test_adjoint_of_layer_normalisation_uses_the_statistics_of_the_forward_node() -> None:
-    graph, _ = joint("LayerNormalization", np.ones((2, 3), np.float32), np.ones(3, np.float32))
+def test_adjoint_of_layer_normalisation_is_one_node() -> None:
+    x, scale = np.ones((2, 3), np.float32), np.ones(3, np.float32)
+    for op in ("LayerNormalization", "RMSNormalization"):
+        graph, _ = joint(op, x, scale)
+        assert len(graph.nodes()[0].outputs) == 1
+        assert backward(graph) == ["LayerNormalizationGrad"]
+
+
+def test_adjoint_of_layer_normalisation_with_a_broadcast_scale_uses_the_statistics_of_the_forward_node() -> None:
+    graph, _ = joint("LayerNormalization", np.ones((2, 3), np.float32), np.ones(1, np.float32))
     assert len(graph.nodes()[0].outputs) == 3
     assert len(backward(graph)) == 10
 

@@ -11,7 +11,7 @@ from irgrad.builder import Builder
 from irgrad.errors import TypeInferenceError
 from irgrad.graph import Graph
 from irgrad.op import find_op
-from irgrad.ops import conv_kernels, pool_kernels
+from irgrad.ops import pool_kernels
 from irgrad.ops.windows import windows_of
 from irgrad.passes.autodiff.derivatives import Vjp
 from irgrad.runtime import compile
@@ -44,33 +44,6 @@ GEOMETRY = {
 }
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("block", [1, 600, 5000])
-@pytest.mark.parametrize("geometry", GEOMETRY)
-def test_convolution_in_blocks(geometry: str, block: int, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    size, kernel, attrs = GEOMETRY[geometry]
-    windows = windows_of(attrs, size, kernel)
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((5, 4, *size))
-    w = generator.standard_normal((6, 4 // groups, *kernel))
-    bias = generator.standard_normal(6)
-    dy = generator.standard_normal((5, 6, *windows.counts))
-
-    def results() -> list[np.ndarray]:
-        return [
-            conv_kernels.convolve(x, w, bias, groups, windows),
-            conv_kernels.image_adjoint(dy, w, groups, windows),
-            conv_kernels.weight_adjoint(x, dy, groups, windows),
-        ]
-
-    whole = results()
-    monkeypatch.setattr(conv_kernels, "_BLOCK", block)
-    for wide in (1, 50):
-        monkeypatch.setattr(conv_kernels, "_WIDE", wide)
-        for part, want in zip(results(), whole, strict=True):
-            np.testing.assert_allclose(part, want, rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("geometry", GEOMETRY)
 def test_pooling_in_blocks(geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     size, kernel, attrs = GEOMETRY[geometry]
@@ -79,28 +52,18 @@ def test_pooling_in_blocks(geometry: str, monkeypatch: pytest.MonkeyPatch) -> No
     x, dy = generator.standard_normal((5, 4, *size)), generator.standard_normal((5, 4, *windows.counts))
 
     def results() -> list[np.ndarray]:
+        planes = (5, 4), x.dtype, windows
         return [
-            pool_kernels.max_pool(x, windows),
-            *pool_kernels.max_pool_with_indices(x, windows, column_major=False),
-            pool_kernels.sum_pool(x, windows),
-            pool_kernels.spread(dy, windows),
+            pool_kernels.max_pool(*planes)(x),
+            *pool_kernels.max_pool_with_indices(*planes, column_major=False)(x),
+            pool_kernels.sum_pool(*planes)(x),
+            pool_kernels.spread(*planes, np.array(3.0))(dy),
         ]
 
     whole = results()
     monkeypatch.setattr(pool_kernels, "_BLOCK", 100)
     for part, want in zip(results(), whole, strict=True):
         np.testing.assert_array_equal(part, want)
-
-
-def test_reversed_kernel_agrees_with_adding_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.default_rng(0)
-    windows = windows_of({"pads": (1, 0, 0, 2), "dilations": (2, 1)}, (8, 7), (3, 2))
-    w, dy = generator.standard_normal((4, 3, 3, 2)), generator.standard_normal((3, 4, *windows.counts))
-    found = []
-    for choice in (True, False):
-        monkeypatch.setattr(conv_kernels, "_reversible", lambda *_, choice=choice: choice)
-        found.append(conv_kernels.image_adjoint(dy, w, 1, windows))
-    np.testing.assert_allclose(*found, rtol=1e-12)
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""What the kernels of several operations compute with: plain functions on arrays, which know nothing of graphs."""
