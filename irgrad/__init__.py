@@ -11,6 +11,7 @@ results = run({"x": x, "target": y})       # {"loss": ..., "fc.weight_grad": ...
 from __future__ import annotations
 
 from irgrad.api import apply, grad, hvp, jvp, load, load_training, save, to_onnx, updates, vjp
+from irgrad.artifacts import save_artifacts
 from irgrad.builder import AdjointBuilder, Builder
 from irgrad.builtin import plugin as _plugin
 from irgrad.compare import graphs_equal
@@ -21,8 +22,11 @@ from irgrad.errors import IrgradError
 from irgrad.gradcheck import check_grads
 from irgrad.graph import Graph, Node, Role, Value
 from irgrad.op import ZERO, Call, Op, OpTable, find_op
+from irgrad.parameters import with_parameters
+from irgrad.passes.training.updates import initial_state
 from irgrad.pipeline import Pass, Pipeline
 from irgrad.plugin import Plugin, registry
+from irgrad.profiling import Profile, profile
 from irgrad.report import report
 from irgrad.runtime import Executable, compile
 from irgrad.text import parse_text, to_text
@@ -46,6 +50,7 @@ __all__ = [
     "Pass",
     "Pipeline",
     "Plugin",
+    "Profile",
     "Role",
     "SequenceType",
     "TensorType",
@@ -63,19 +68,23 @@ __all__ = [
     "grad",
     "graphs_equal",
     "hvp",
+    "initial_state",
     "jvp",
     "load",
     "load_training",
     "parse_text",
+    "profile",
     "registry",
     "report",
     "save",
+    "save_artifacts",
     "to_onnx",
     "to_text",
     "trace",
     "updates",
     "verify",
     "vjp",
+    "with_parameters",
 ]
 
 registry.register(_plugin)

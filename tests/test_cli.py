@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
 import pytest
+from click import Context
 from onnx import TensorProto, helper, numpy_helper
 
 from irgrad import graphs_equal, load, parse_text
 from irgrad.cli import main
+from irgrad.cli.main import _COMMANDS, cli
 from irgrad.cli.tables import Table, align
 
 ROOT = Path(__file__).parent.parent
@@ -297,7 +300,42 @@ def test_numbers_line_up_at_their_points() -> None:
     ]
 
 
-def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("check", "diff", "grad", "inspect", "new-plugin", "ops", "opt"):
-        assert run(command, "--help") == 0
-        assert "Example" in capsys.readouterr().out
+COMMANDS = {name: command for name in _COMMANDS if (command := cli.get_command(Context(cli), name)) is not None}
+TAKE_A_MODEL = [name for name, command in COMMANDS.items() if any(p.name == "model" for p in command.params)]
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_every_command_has_help_with_an_example(command: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*[command] * (command is not None), "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    example = f"irgrad {command or 'grad'}"
+    assert any(line.strip().startswith(example) for line in lines), "no line of the help is an example"
+
+
+@pytest.mark.parametrize("command", TAKE_A_MODEL)
+@pytest.mark.parametrize(("content", "sentence"), [(None, "there is no file"), (b"\x00no model", "'model.onnx'")])
+def test_every_command_says_what_is_wrong_with_a_model(
+    command: str,
+    content: bytes | None,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In one sentence, and without anything written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "netron", ModuleType("netron"))
+    if content is not None:
+        Path("model.onnx").write_bytes(content)
+    needed = {"diff": ["model.onnx"], "opt": ["-p", "dce"]}.get(command, [])
+    for parameter in COMMANDS[command].params:
+        if parameter.required:
+            needed += [parameter.opts[0], "result.md"]
+    before = list(tmp_path.iterdir())
+    assert run(command, "model.onnx", *needed) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("irgrad: ")
+    assert sentence in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == before

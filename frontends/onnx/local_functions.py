@@ -26,13 +26,20 @@ _UNKNOWN = TensorType(np.dtype(np.float32))
 
 
 def is_callable(node: Node) -> bool:
-    """Whether a node may become a call of a function: an operation with a lowering, and without subgraphs."""
-    return node.op.has_lowering and not node.subgraphs and bool(node.op.domain)
+    """Whether a node may become a call of a function: an operation with a lowering, and without subgraphs.
+
+    A fused group is called too: its subgraph is the function.
+    """
+    return node.op.has_lowering and bool(node.op.domain) and (not node.subgraphs or _is_group(node))
+
+
+def _is_group(node: Node) -> bool:
+    return node.op.qualified_name == "irgrad.Fused"
 
 
 @dataclass
 class Functions:
-    """The functions of one model: one for each operation with its attributes and the types of its operands.
+    """The functions of one model: one for each operation with its attributes and the types of its operands, or fused group.
 
     A lowering may depend on all that, on shapes too, so that a function does not serve for other types.
 
@@ -44,6 +51,7 @@ class Functions:
     calls: dict[Node, tuple[str, str]] = field(default_factory=dict)
     bodies: dict[tuple[str, str], Graph] = field(default_factory=dict)
     _operations: dict[tuple[str, str], Node] = field(default_factory=dict)
+    _groups: set[tuple[str, str]] = field(default_factory=set)
     _known: dict[Hashable, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, nodes: Iterable[Node]) -> None:
@@ -55,14 +63,18 @@ class Functions:
         for node in nodes:
             key = _key(node)
             if key not in self._known:
-                name, count = node.op.name, 1
+                plain, count = node.attrs["body"].name if _is_group(node) else node.op.name, 1
+                name = plain
                 while (name, node.op.domain) in self.bodies:
                     count += 1
-                    name = f"{node.op.name}_{count}"
+                    name = f"{plain}_{count}"
                 self._known[key] = name, node.op.domain
                 self.bodies[name, node.op.domain] = _body(node)
                 self._operations[name, node.op.domain] = node
             self.calls[node] = self._known[key]
+            if _is_group(node):
+                self._groups.add(self._known[key])
+                node.graph.set_op(node, node.op, {})  # all that they say is in the function
 
     def protos(self, imports: Iterable[onnx.OperatorSetIdProto]) -> list[onnx.FunctionProto]:
         """The functions, whose bodies are written in the given opsets."""
@@ -84,7 +96,8 @@ class Functions:
             constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(tensor)
             function.node.append(constant)
         function.node.extend(graph.node)
-        marks.mark(function, marks.OPERATION, operation.op.name)
+        if key not in self._groups:  # which is read back as what it is made of
+            marks.mark(function, marks.OPERATION, operation.op.name)
         return function
 
 

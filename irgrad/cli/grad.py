@@ -26,9 +26,9 @@ from irgrad.cli.running import (
     gradient_options,
     load_with_loss,
     made_feeds,
-    save_arrays,
 )
 from irgrad.cli.tables import Table, align
+from irgrad.files import save_arrays
 from irgrad.gradcheck import GradientChecker
 from irgrad.graph import Graph
 from irgrad.runtime import compile

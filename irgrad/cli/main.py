@@ -16,7 +16,22 @@ from irgrad.errors import IrgradError
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("check", "diff", "draw", "grad", "inspect", "new-plugin", "ops", "opt", "report", "trace", "view")
+_COMMANDS = (
+    "artifacts",
+    "bench",
+    "check",
+    "diff",
+    "draw",
+    "grad",
+    "inspect",
+    "new-plugin",
+    "ops",
+    "opt",
+    "profile",
+    "report",
+    "trace",
+    "view",
+)
 
 
 class _Lazy(click.Group):

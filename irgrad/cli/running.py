@@ -1,4 +1,4 @@
-"""What the commands that run a joint graph share: options, feeds, cotangents, and files of arrays."""
+"""What the commands that run a joint graph share: options, feeds, cotangents."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import click
 import numpy as np
 
 from irgrad import api
-from irgrad.cli.common import F, counted, load_model, parse_dims, parse_feeds
-from irgrad.files import replacing
+from irgrad.cli.common import F, Steps, counted, load_model, parse_dims, parse_feeds, parse_wrt
 from irgrad.graph import Graph, Role
 from irgrad.passes.autodiff.derivatives import resolve_outputs
 from irgrad.passes.loss import LOSSES, Loss
@@ -21,7 +19,16 @@ from irgrad.plausible import plausible_feeds, plausible_parameters
 from irgrad.runtime import compile
 from irgrad.types import TensorType
 
-__all__ = ["Joint", "described", "feed_options", "gradient_options", "load_with_loss", "made_feeds", "save_arrays"]
+__all__ = [
+    "Joint",
+    "described",
+    "feed_options",
+    "gradient_options",
+    "load_with_loss",
+    "loaded_to_run",
+    "made_feeds",
+    "threads_option",
+]
 
 
 def gradient_options(command: F) -> F:
@@ -51,6 +58,16 @@ def feed_options(command: F) -> F:
     )(command)
     return click.option(
         "--feed", "feeds", multiple=True, metavar="NAME=FILE.npy", help="An array for an input (or a parameter)."
+    )(command)
+
+
+def threads_option(command: F) -> F:
+    """Decorator: the option --threads."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1),
+        metavar="N",
+        help="How many threads a run uses.  [default: the executor's choice]",
     )(command)
 
 
@@ -133,34 +150,38 @@ class Joint:
         return cotangents
 
 
+def loaded_to_run(
+    model: Path | None,
+    example: str | None,
+    steps: Steps,
+    *,
+    grad: bool,
+    wrt: str,
+    loss: str | None,
+    output: str | None,
+    feeds: tuple[str, ...],
+    dims: tuple[str, ...],
+    weights: str | None,
+    seed: int,
+) -> tuple[Graph, str, dict[str, np.ndarray], list[str]]:
+    """The graph that MODEL or --example and --grad ask for, what to call it, arrays for it, and notes on what was made up.
+
+    Raises:
+        IrgradError: the model cannot be read, an option is malformed, or there is no gradient.
+    """
+    graph, label, output = load_with_loss(model, example, loss, output)
+    steps.next("feeds")
+    arrays, notes = made_feeds(graph, feeds, dims, weights or ("random" if example else "model"), seed)
+    if grad:
+        steps.next("differentiate")
+        joint = Joint.of(graph, parse_wrt(wrt), output)
+        graph, arrays = joint.graph, {**arrays, **joint.cotangents(arrays, seed)}
+        notes.append(f"gradient of {joint.what}")
+    return graph, label, arrays, notes
+
+
 def _is_scalar(types: Mapping[str, TensorType]) -> bool:
     return len(types) == 1 and all(t.shape is not None and all(d == 1 for d in t.shape) for t in types.values())
-
-
-def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """An .npz archive; of a sequence, element k goes by its name with [k] behind.
-
-    Written entry by entry, since np.savez takes names as keywords and cannot have one called "file". Elements of types that
-    numpy has no files of (bfloat16) are written as float32, which holds all of them; text as numpy's own.
-    """
-    with replacing(path) as file, ZipFile(file, "w") as archive:
-        for name, array in _tensors(arrays):
-            if array.dtype == object:
-                array = array.astype(np.str_)
-            elif array.dtype.isbuiltin != 1:
-                array = array.astype(np.float32)
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-
-
-def _tensors(arrays: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
-    found: list[tuple[str, np.ndarray]] = []
-    for name, value in arrays.items():
-        if isinstance(value, list):
-            found += _tensors({f"{name}[{k}]": element for k, element in enumerate(value)})
-        elif value is not None:
-            found.append((name, np.asarray(value)))
-    return found
 
 
 def described(graph: Graph) -> str:

@@ -11,25 +11,17 @@ from irgrad.cli.common import (
     Steps,
     counted,
     model_argument,
-    parse_wrt,
     refuse_early,
     rows_option,
     seed_option,
     show,
     show_table,
 )
-from irgrad.cli.running import (
-    Joint,
-    described,
-    feed_options,
-    gradient_options,
-    load_with_loss,
-    made_feeds,
-    save_arrays,
-)
+from irgrad.cli.running import described, feed_options, gradient_options, loaded_to_run
 from irgrad.cli.shown import refuse_without_grad
 from irgrad.cli.tables import Table
 from irgrad.errors import ExecutionError
+from irgrad.files import save_arrays
 from irgrad.tracing import Step, Trace, TracedValue, trace
 
 __all__ = ["command"]
@@ -79,14 +71,20 @@ def command(
         refuse_early("--save", save, model)
     seen: list[Step] = []
     found: Trace | None = None
-    with Steps("load", 3) as steps:
-        graph, label, output = load_with_loss(model, example, loss, output)
-        steps.next("feeds")
-        arrays, notes = made_feeds(graph, feeds, dims, weights or ("random" if example else "model"), seed)
-        if grad:
-            joint = Joint.of(graph, parse_wrt(wrt), output)
-            graph, arrays = joint.graph, {**arrays, **joint.cotangents(arrays, seed)}
-            notes.append(f"gradient of {joint.what}")
+    with Steps("load", 4 if grad else 3) as steps:
+        graph, label, arrays, notes = loaded_to_run(
+            model,
+            example,
+            steps,
+            grad=grad,
+            wrt=wrt,
+            loss=loss,
+            output=output,
+            feeds=feeds,
+            dims=dims,
+            weights=weights,
+            seed=seed,
+        )
         steps.next("run")
         try:
             found = trace(graph, arrays, nodes=patterns or "*", stop_at_nan=nan, keep=save is not None, on_step=seen.append)

@@ -1,0 +1,1 @@
+"""Benchmarks of irgrad side by side with other libraries: ``python -m benchmarks``."""
