@@ -12,6 +12,7 @@ from irgrad.errors import UsageError
 from irgrad.files import replacing
 from irgrad.graph import Graph
 from irgrad.instruments import DumpOnFailure, Instrument, NodeCounts, PrintAfter, Timing, read_reproducer
+from irgrad.passes.fusion.fuse import FusionReasons
 from irgrad.pipeline import Pipeline
 from irgrad.text import to_text
 
@@ -32,6 +33,7 @@ __all__ = ["command"]
 @click.option("--print-changed", is_flag=True, help="Print the graph after each pass that changed it.")
 @click.option("--time-passes", is_flag=True, help="Print how long each pass took.")
 @click.option("--count-nodes", is_flag=True, help="Print the number of nodes after each pass.")
+@click.option("--explain-fusion", is_flag=True, help="Print which nodes each pass `fuse` leaves as they are, and why.")
 @click.option("--verify-each/--no-verify-each", default=True, show_default=True, help="Verify the graph between passes.")
 @click.option(
     "--reproducer",
@@ -57,6 +59,7 @@ def command(
     print_changed: bool,
     time_passes: bool,
     count_nodes: bool,
+    explain_fusion: bool,
     verify_each: bool,
     reproducer: Path,
     no_reproducer: bool,
@@ -72,6 +75,7 @@ def command(
       irgrad opt model.onnx -p "vjp{wrt=inputs},simplify" --print-after-all
       irgrad opt --example squeezenet -p "vjp{wrt=inputs},simplify,convert_float{to=f64}" --count-nodes
       irgrad opt model.onnx -p "grad{wrt=parameters},simplify" -o joint.onnx
+      irgrad opt joint.onnx -p "simplify,fuse" --explain-fusion -o fused.ir
       irgrad opt --reproduce irgrad-reproducer.ir
     """
     if output is not None:
@@ -79,8 +83,9 @@ def command(
     instruments: list[Instrument] = []
     if print_after_all or print_changed:
         instruments.append(PrintAfter(changed_only=not print_after_all))
-    timing, counts = Timing(), NodeCounts()
-    reports = [timing] * time_passes + [counts] * count_nodes
+    reports: list[Instrument] = [*([Timing()] if time_passes else []), *([NodeCounts()] if count_nodes else [])]
+    if explain_fusion:
+        reports.append(FusionReasons())
     dump = DumpOnFailure(reproducer.parent, reproducer.name)
     instruments += [*reports, *([] if no_reproducer or reproduce is not None else [dump])]
     graph, text = _asked(model, example, pipeline, reproduce)

@@ -53,7 +53,8 @@ def build_kernel(body: Graph) -> Kernel:
         ``kernel(*operands, out=None)``, a `WorkspaceKernel` where it needs memory beside its results. The operands are the
         body's inputs in order, `out` an array or, for several outputs, a tuple of arrays in their order; where an array is
         None or `out` is absent, it is allocated. Operands may have any strides: one of which only rows lie apart costs
-        nothing, others are copied. Several threads may call it at the same time.
+        nothing, others are copied. Results must not lie in the memory of
+        operands. Several threads may call it at the same time.
 
     Raises:
         UsageError: the body cannot be compiled, or numba is not installed.

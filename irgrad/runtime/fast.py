@@ -21,7 +21,7 @@ from warnings import warn
 from irgrad.errors import UsageError
 from irgrad.op import Kernel, WorkspaceKernel
 
-__all__ = ["available", "compiled", "enabled", "using", "wait"]
+__all__ = ["available", "compiled", "enabled", "is_compiled", "using", "wait"]
 
 _RUNS_BEFORE = 2  # runs of a kernel before it is worth compiling: a graph that runs once should not cost a compiler
 
@@ -69,6 +69,11 @@ def compiled(build: Callable[[], Kernel], meanwhile: Kernel) -> Kernel:
     if isinstance(meanwhile, WorkspaceKernel):
         return WorkspaceKernel(_Swapped(build, meanwhile.function), meanwhile.workspace)
     return _Swapped(build, meanwhile)
+
+
+def is_compiled(kernel: Kernel) -> bool:
+    """Whether a kernel is, or may become, a compiled one: those count on results that lie in memory of their own."""
+    return isinstance(kernel.function if isinstance(kernel, WorkspaceKernel) else kernel, _Swapped)
 
 
 def wait(timeout: float | None = None) -> bool:

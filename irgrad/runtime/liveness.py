@@ -7,7 +7,7 @@ that dies with it (see `Op.in_place`), which is how the executor plans its memor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TypeAlias
@@ -110,12 +110,14 @@ class Liveness:
         return most, live.index(most) if live else 0
 
 
-def liveness(graph: Graph, *, in_place: bool = False, workspaces: Mapping[Node, int] | None = None) -> Liveness:
+def liveness(
+    graph: Graph, *, in_place: bool | Collection[Node] = False, workspaces: Mapping[Node, int] | None = None
+) -> Liveness:
     """How long what lives when a graph is run as it stands.
 
     Args:
         graph: one with static shapes; whatever else counts as `Liveness.unknown`.
-        in_place: write results over operands that die with them, where the kernel allows it.
+        in_place: write results over operands that die with them, where the operation allows it: everywhere or at some nodes.
         workspaces: node → the bytes that its kernel needs while it runs.
     """
     nodes = needed_nodes(graph)
@@ -137,7 +139,7 @@ def liveness(graph: Graph, *, in_place: bool = False, workspaces: Mapping[Node, 
             if source is not None and source not in of:
                 continue  # of an input or constant
             buffer = of.get(source) if source is not None else None
-            if buffer is None and in_place:
+            if buffer is None and (in_place is True or (in_place and node in in_place)):
                 buffer = _overwritten(node, position, of, strides)
                 if buffer is not None:
                     buffer.end = last[value]
@@ -160,9 +162,12 @@ def _overwritten(node: Node, position: int, of: Mapping[Value, Buffer], strides:
     if not allowed or len(node.outputs) != 1 or node.subgraphs:
         return None
     (result,) = node.outputs
-    for index in range(len(node.inputs)) if allowed is True else allowed:
+    positions = range(len(node.inputs)) if allowed is True else allowed
+    for index in positions:
         operand = node.input(index)
         if operand is None or operand.type != result.type or operand not in of:
+            continue
+        if any(value is operand and k not in positions for k, value in enumerate(node.inputs)):
             continue
         buffer = of[operand]
         whole = buffer.size == bytes_of(result.type) and operand not in strides

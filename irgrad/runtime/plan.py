@@ -17,6 +17,7 @@ from irgrad.errors import ExecutionError
 from irgrad.graph import Graph, Node, Value
 from irgrad.op import Kernel, WorkspaceKernel
 from irgrad.runtime.arena import Item, pack, pack_into
+from irgrad.runtime.fast import is_compiled
 from irgrad.runtime.kernels import bind
 from irgrad.runtime.liveness import Buffer, Liveness, liveness, needed_nodes
 from irgrad.types import TensorType
@@ -87,7 +88,8 @@ def plan(graph: Graph, overridden: frozenset[str] = frozenset()) -> Plan:
     """
     kernels = kernels_of(graph)
     needed = {node: kernel.workspace for node, kernel in kernels.items() if isinstance(kernel, WorkspaceKernel)}
-    lives = liveness(graph, in_place=True, workspaces=needed)
+    in_place = {node for node, kernel in kernels.items() if not is_compiled(kernel)}
+    lives = liveness(graph, in_place=in_place, workspaces=needed)
     returned = [buffer for buffer in lives.buffers if buffer.returned and is_planned(buffer.value)]
     guests = _guests(lives, returned)
     placed = [buffer for buffer in lives.buffers if buffer.size and not buffer.returned and buffer not in guests]

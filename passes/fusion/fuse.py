@@ -14,10 +14,10 @@ from irgrad.passes.fusion.bodies import Group, put
 from irgrad.passes.fusion.clusters import Limits
 from irgrad.passes.fusion.groups import Groups
 from irgrad.passes.fusion.rules import FusionRule, RuleTable
-from irgrad.pipeline import Pass
+from irgrad.pipeline import Instrument, Pass
 from irgrad.runtime.tiles import WHOLE
 
-__all__ = ["Fuse", "Unfuse", "explain"]
+__all__ = ["Fuse", "FusionReasons", "Unfuse", "explain"]
 
 _FUSED = "irgrad.Fused"
 
@@ -100,6 +100,24 @@ def explain(graph: Graph, fuse: Fuse | None = None) -> list[tuple[Node, str]]:
         reasons = pass_.groups(inner).reasons()
         found += [(node, reasons[node]) for node in inner.nodes() if node in reasons]
     return found
+
+
+class FusionReasons(Instrument):
+    """Collects which nodes each `fuse` of a pipeline leaves as they are, and why; ``str()`` is a line for each.
+
+    Attributes:
+        found: names of nodes and reasons.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def before(self, pass_: Pass, graph: Graph) -> None:
+        if isinstance(pass_, Fuse):
+            self.found += [(f"{node.name} ({node.op.qualified_name})", reason) for node, reason in explain(graph, pass_)]
+
+    def __str__(self) -> str:
+        return "\n".join(f"not fused: {node}: {reason}" for node, reason in self.found) or "not fused: nothing"
 
 
 @dataclass(frozen=True)

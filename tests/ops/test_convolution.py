@@ -165,9 +165,10 @@ def test_im2col(name: str, block: int, wide: int, stacked: bool, dtype: Any, mon
     kernels = Kernels(
         im2col.forward(p, stacked=stacked),
         im2col.image_adjoint(p, columns=not (stacked and reversible)),
-        im2col.weight_adjoint(p, stacked=stacked),
+        im2col.weight_adjoint(p, stacked=stacked, turned=True),
     )
     check(p, kernels)
+    check(p, Kernels(None, None, im2col.weight_adjoint(p, stacked=stacked, turned=False)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -246,6 +246,7 @@ IN_PLACE = {
     "over what dies": ("%a = Exp(%x) %b = Neg(%a) %y = Tanh(%b)", 1),
     "not over what is needed still": ("%a = Exp(%x) %b = Neg(%a) %y = Add(%a, %b)", 2),
     "twice the same operand": ("%a = Exp(%x) %b = Mul(%a, %a) %y = Tanh(%b)", 1),
+    "not where it stands elsewhere too": ("%a = Exp(%x) %b = Sum(%a, %x, %a) %y = Tanh(%b)", 2),
     "not where it is seen from aside": ("%a = Exp(%x) %t: f32[6,6] = Transpose(%a) %b = Add(%a, %t) %y = Neg(%b)", 2),
     "through a view of the whole": ("%a = Exp(%x) %b: f32[24] = Reshape(%a, %s) %c = Neg(%b) %y = Neg(%c)", 1),
     "not over a part": ("%a = Exp(%x) %b: f32[4,1] = Slice(%a, %o, %i, %i) %c = Neg(%b) %y = Neg(%c)", 2),
@@ -262,6 +263,8 @@ def test_results_are_written_over_operands(name: str) -> None:
     shape = "4,6" if "not over a part" in name else shape
     graph = parsed(constants + body, shape=shape)
     assert len(liveness(graph, in_place=True).buffers) == buffers
+    assert len(liveness(graph, in_place=graph.nodes()).buffers) == buffers
+    assert len(liveness(graph, in_place=[]).buffers) == len(liveness(graph).buffers)
     feeds = {"x": np.random.default_rng(0).standard_normal(graph.inputs["x"].tensor_type.static_shape).astype(F32)}
     assert_identical(poisoned(graph, feeds), ig.compile(graph, plan=False)(feeds))
 

@@ -26,9 +26,11 @@ from irgrad.runtime.workspace import Place, Workspace
 __all__ = ["forward", "image_adjoint", "weight_adjoint"]
 
 _BLOCK = 3 << 19  # bytes of a gathered array: so that it and what is made of it stay in the second-level cache
-_WIDE = 256  # columns that a product should have, where enough images are there to make them
+_WIDE = 512  # columns that a product should have, where enough images are there to make them
 _PRODUCTS = 1 << 22  # multiplications that a block should have, likewise: each takes some calls
 _THIN = 64  # rows or columns of a product below which full columns are worth their copies
+_WINDOWS = 4  # windows for each filter, over all images, below which it costs more to reorder weights than to copy columns
+_FEW = 2048  # windows below which it costs more to reorder cotangents of weights than their products gain by it
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class _Work:
         turned: bool = False,
     ) -> None:
         self.problem = problem = replace(problem, windows=planar(problem.windows))
-        self.stacked = stacked
+        self.stacked, self.turned = stacked, turned
         self.depth = problem.group_channels * prod(problem.windows.kernel[1:])  # rows of the matrix of one offset
         wide = max(_WIDE, _PRODUCTS // prod(problem.w_shape))
         groups = blocks_of(problem, _BLOCK, wide, threads() if apart and problem.products > 1 << 24 else 1)
@@ -158,7 +160,8 @@ def forward(problem: Problem, *, reverse: bool = False, stacked: bool | None = N
     kernel = planar(problem.windows).kernel
     if stacked is None:
         depth, filters = problem.group_channels * prod(kernel[1:]), problem.group_filters
-        stacked = filters > 1 and (depth < _THIN or 2 * (kernel[0] - 1) * filters > depth * kernel[0])
+        few = not reverse and problem.images * problem.area < _WINDOWS * filters
+        stacked = filters > 1 and (few or depth < _THIN or 2 * (kernel[0] - 1) * filters > depth * kernel[0])
     space = Workspace()
     shape = _weights_shape(problem, stacked)
     weights = space.array(shape if reverse or shape[0] > 1 else (0,), problem.dtype)
@@ -287,19 +290,23 @@ def _maps_of(problem: Problem, block: Block, maps: np.ndarray, own: np.ndarray) 
     return together.reshape(*shape, -1)
 
 
-def weight_adjoint(problem: Problem, *, stacked: bool | None = None) -> WorkspaceKernel:
+def weight_adjoint(problem: Problem, *, stacked: bool | None = None, turned: bool | None = None) -> WorkspaceKernel:
     """``kernel(x, dy)``: the adjoint of the convolution in its weights.
 
     Args:
         problem: the convolution.
         stacked: see `forward`.
+        turned: whether maps are turned and products give the transposes of weights. Products of rows with columns that lie
+            beside each other are faster than those of rows with rows, but then there are cotangents to reorder.
     """
+    if turned is None:
+        turned = problem.images * problem.area >= _FEW
     if stacked is None:
-        stacked = problem.group_channels * prod(planar(problem.windows).kernel[1:]) < _THIN
+        stacked = not turned or problem.group_channels * prod(planar(problem.windows).kernel[1:]) < _THIN
     space = Workspace()
     offsets, groups, filters, depth = _weights_shape(problem, stacked)
-    shape = (offsets, groups, depth, filters)
-    plan = _Work(problem, space, stacked=stacked, product=lambda _: prod(shape[1:]), turned=True)
+    shape = (offsets, groups, *((depth, filters) if turned else (filters, depth)))
+    plan = _Work(problem, space, stacked=stacked, product=lambda _: prod(shape[1:]), turned=turned)
     sums = [space.array(shape, problem.dtype) for _ in plan.crews]
 
     def run(x: np.ndarray, dy: np.ndarray, *, out: np.ndarray | None = None, work: np.ndarray) -> np.ndarray:
@@ -310,7 +317,7 @@ def weight_adjoint(problem: Problem, *, stacked: bool | None = None) -> Workspac
             _correlate(plan, share, images, maps, sums[share](work), work)
 
         parallel(some, range(len(plan.crews)))
-        _unpack([place(work) for place in sums], plan.problem, dw)
+        _unpack([place(work) for place in sums], plan, dw)
         return dw
 
     return space.kernel(run)
@@ -328,17 +335,16 @@ def _correlate(plan: _Work, share: int, x: np.ndarray, maps: np.ndarray, total: 
         buffer = _array(gathered, rows.shape)
         rows.gather(buffer, x[block.images], fresh=rows is not before)
         before = rows
-        dy = _turned_maps_of(block, maps, own)
+        dy = _turned_maps_of(block, maps, own) if plan.turned else _maps_of(plan.problem, block, maps, own)
         for j, matrix in enumerate(plan.columns(rows, buffer, columns)):
-            add_products(matrix, dy, total[j], room, fresh=not index)
+            if plan.turned:
+                add_products(matrix, dy, total[j], room, fresh=not index)
+            else:
+                add_products(dy, matrix.swapaxes(1, 2), total[j], room, fresh=not index)
 
 
 def _turned_maps_of(block: Block, maps: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The maps of a block as [groups, length, filters of a group].
-
-    Products of rows with columns that lie beside each other are faster than those of rows with rows, by more than it takes
-    to turn the maps.
-    """
+    """The maps of a block as [groups, length, filters of a group]."""
     if block.count == 1:
         image = maps[block.images.start]
         source = image.reshape(*image.shape[:2], -1)[:, :, block.columns].swapaxes(1, 2)
@@ -349,13 +355,13 @@ def _turned_maps_of(block: Block, maps: np.ndarray, own: np.ndarray) -> np.ndarr
     return turned.reshape(len(source), -1, source.shape[-1])
 
 
-def _unpack(sums: Sequence[np.ndarray], problem: Problem, dw: np.ndarray) -> None:
-    """Add up weights [offsets, groups, depth, filters of a group] and bring them into their own shape."""
-    kernel = problem.windows.kernel
+def _unpack(sums: Sequence[np.ndarray], plan: _Work, dw: np.ndarray) -> None:
+    """Add up weights [offsets, groups, ...], or their transposes, and bring them into their own shape."""
     first, *others = sums
     for other in others:
         np.add(first, other, out=first)
-    offsets, groups, _, filters = first.shape
-    parts = first.reshape(offsets, groups, problem.group_channels, -1, prod(kernel[1:]), filters)
-    source = parts.transpose(1, 5, 2, 0, 3, 4)
+    problem, offsets = plan.problem, len(first)
+    matrices = first.swapaxes(2, 3) if plan.turned else first
+    shape = (problem.groups, problem.group_filters, problem.group_channels)
+    source = matrices.reshape(offsets, *shape, -1).transpose(1, 2, 3, 0, 4)
     np.copyto(dw.reshape(source.shape), source)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import irgrad as ig
 from irgrad.builder import Builder
+from irgrad.cli import main
 from irgrad.errors import PassError
 from irgrad.graph import Graph, Node, Role
 from irgrad.op import Op
@@ -383,3 +384,12 @@ def test_costs_count_the_arithmetic_inside_and_the_bytes_outside() -> None:
     assert together.flops == apart.flops == 3 * 400 * 48
     assert together.written * 3 == apart.written
     assert together.read == 4 * (400 * 48 + 48)
+
+
+def test_the_command_says_what_is_not_fused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "g.ir"
+    path.write_text(str(with_head("%b = Neg(%x)\n%c = Transpose(%b)\noutput c")), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["opt", str(path), "-p", "simplify,fuse", "--explain-fusion"])
+    printed = capsys.readouterr()
+    assert "not fused: c (Transpose): no rule fuses Transpose" in printed.out + printed.err
