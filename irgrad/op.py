@@ -198,8 +198,8 @@ class Op:
         view: its kernel returns a view of the first operand where numpy can make one, which costs nothing.
         in_place: its kernel may be given the memory of an operand as `out`, where that has the type of the result: it never
             reads an element of an operand after it has written to its place. True for all operands, or the positions of
-            those that may be written over (an operand that stands at others too is not). A ufunc of numpy as kernel makes it
-            True by itself.
+            those that may be written over. An operand that a node has twice is not. A ufunc of numpy as kernel makes it True
+            by itself.
     """
 
     def __init__(

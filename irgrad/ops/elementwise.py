@@ -148,7 +148,7 @@ def _power(call: Call) -> Kernel:
     def kernel(x: np.ndarray, exponent: np.ndarray, *, out: np.ndarray | None = None) -> Any:
         number = exponent.item() if exponent.size == 1 and exponent.ndim <= x.ndim else None
         if number == 3:
-            square = np.square(x, out=out)
+            square = np.asarray(np.square(x, out=out))
             return np.multiply(square, x, out=square)
         if number in _CHEAP_POWERS:
             return _CHEAP_POWERS[number](x, out=out)

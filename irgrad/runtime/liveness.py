@@ -162,13 +162,12 @@ def _overwritten(node: Node, position: int, of: Mapping[Value, Buffer], strides:
     if not allowed or len(node.outputs) != 1 or node.subgraphs:
         return None
     (result,) = node.outputs
-    positions = range(len(node.inputs)) if allowed is True else allowed
-    for index in positions:
+    for index in range(len(node.inputs)) if allowed is True else allowed:
         operand = node.input(index)
         if operand is None or operand.type != result.type or operand not in of:
             continue
-        if any(value is operand and k not in positions for k, value in enumerate(node.inputs)):
-            continue
+        if node.inputs.count(operand) > 1:
+            continue  # a kernel may read it at one position after it has written at another
         buffer = of[operand]
         whole = buffer.size == bytes_of(result.type) and operand not in strides
         others = (v for v in node.inputs if v is not None and v is not operand and of.get(v) is buffer)

@@ -11,9 +11,12 @@ __all__ = ["handed_out", "root_of"]
 
 
 def root_of(array: np.ndarray) -> np.ndarray:
-    """The array that owns the memory of a view."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
+    """The array that owns the memory of a view, one that numpy's `as_strided` made included."""
+    base = array.base
+    while base is not None:
+        if isinstance(base, np.ndarray):
+            array = base
+        base = getattr(base, "base", None)  # as_strided puts an object of its own between
     return array
 
 

@@ -176,7 +176,7 @@ class Program:
         fixed = all(is_planned(v) and v in of and v not in self.plan.liveness.views for v in node.outputs)
         if not fixed:
             places = [self._places.setdefault(value, []) for value in node.outputs]
-            self._add(node, _publishing(kernel, node, places), operands)
+            self._add(node, _publishing(kernel, node, places, self._kept), operands)
             return
         for value in node.outputs:
             type, buffer = value.tensor_type, of[value]
@@ -194,6 +194,16 @@ class Program:
         for index, value in enumerate(node.outputs):
             self._put(value, *((operands, len(operands) - 1) if target is None else (target, index)))
         self._add(node, function, operands)
+
+    def _kept(self, result: Any) -> Any:
+        """A result that no plan knows: copied where it lies in planned memory, which has other uses later."""
+        if isinstance(result, list):
+            return [self._kept(item) for item in result]
+        if not isinstance(result, np.ndarray):
+            return result
+        root = root_of(result)
+        ours = root is self._arena.base or any(root is returned.memory.base for returned in self._roots.values())
+        return result.copy() if ours else result
 
     def _add(self, node: Node, function: Callable[..., Any], operands: list[Any]) -> None:
         self._steps.append(_Step(function, operands))
@@ -392,17 +402,23 @@ def _keep(result: Any, out: np.ndarray) -> None:
     np.copyto(out, result)
 
 
-def _publishing(kernel: Kernel, node: Node, places: list[list[Place]]) -> Callable[..., None]:
-    """The function of a step whose results are put wherever they are wanted."""
+def _publishing(kernel: Kernel, node: Node, places: list[list[Place]], kept: Callable[[Any], Any]) -> Callable[..., None]:
+    """The function of a step whose results are put wherever they are wanted.
+
+    A view keeps the memory of its operand alive by plan. Whatever else a kernel hands on of its operands (what it puts into
+    a sequence, what a branch returns) is made safe by `kept`.
+    """
     dtypes = [value.type.dtype if isinstance(value.type, TensorType) else None for value in node.outputs]
+    is_view = node.op.view
 
     def publish(*operands: Any) -> None:
         results = results_of(kernel(*operands), len(places))
         for result, dtype, wanted in zip(results, dtypes, places, strict=True):
             if isinstance(result, np.ndarray) and dtype is not None and result.dtype != dtype:
                 raise TypeError(wrong_dtype(result.dtype, dtype))
+            safe = result if is_view else kept(result)
             for target, index in wanted:
-                target[index] = result
+                target[index] = safe
 
     return publish
 

@@ -198,9 +198,9 @@ def sum_to(node: Node) -> Member:
     x, (y,) = node.operand(0), node.outputs
     space, target = known_shape(x), known_shape(y)
     extra = len(space) - len(target)
-    inner = [k for k in range(extra, len(space)) if target[k - extra] == 1 != space[k]]
+    inner = [k for k in range(max(extra, 0), len(space)) if target[k - extra] == 1 != space[k]]
     outer = [k for k in range(extra) if space[k] != 1]
-    if not (inner or outer) or (inner and extra) or not _sums(x):
+    if extra < 0 or not (inner or outer) or (inner and extra) or not _sums(x):
         raise NotFusible("it is no sum over leading axes, nor one that keeps all axes")
     if any(d != space[k + extra] for k, d in enumerate(target) if k + extra not in inner):
         raise NotFusible("what it sums over is not known before it runs")
