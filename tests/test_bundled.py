@@ -58,7 +58,11 @@ def test_gradients_agree_with_finite_differences(graph: Graph) -> None:
     few = [everything[0], *generator.choice(everything[1:], 2, replace=False)]
     size = sum(array.size for array in graph.parameters.values())
     for names in (everything, few) if size < 3e7 else (everything,):  # the largest ones take a minute for each
-        result = checker.check(generator, names)
+        # Along some directions a kink lies so close that differences tell too little: then another one is tried.
+        for _ in range(4):
+            result = checker.check(generator, names)
+            if result.conclusive:
+                break
         assert result.ok, (names, result)
         assert abs(result.numeric) > 1e-6, "the check would pass with every gradient at zero"
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from irgrad.errors import ExecutionError, UsageError
 from irgrad.graph import Graph, Node, Value
+from irgrad.parameters import make_inputs
 from irgrad.plugin import registry
 from irgrad.runtime import fast as compiled_kernels
 from irgrad.runtime import precision as rounding
@@ -201,8 +202,7 @@ class NumpyExecutable:
             graph = _specialised(self._graph, arrays)
             if self._fuses:
                 registry.get("passes", "fuse")().run(graph)
-            overridden = frozenset(name for name in arrays if name not in graph.inputs)
-            return _Planned(plan(graph, overridden), self._copies)
+            return _Planned(plan(graph), self._copies)
 
     @contextmanager
     def _preparing(self) -> Iterator[None]:
@@ -248,6 +248,11 @@ class _Planned:
 
 
 def _specialised(graph: Graph, arrays: Mapping[str, Any]) -> Graph:
+    """The graph for some feeds. Parameters that are fed are inputs: no kernel may count on the array of the model."""
+    overridden = [name for name in arrays if name not in graph.inputs]
+    if overridden:
+        graph = graph.copy()
+        make_inputs(graph, overridden)
     return specialise(graph, {name: _type_of_feed(value.type, arrays[name]) for name, value in graph.inputs.items()})
 
 

@@ -40,7 +40,6 @@ class Plan:
         returned: bytes of what is returned.
         arena_bound: the most bytes that live at one time of what lies in the arena: no arrangement of it takes less.
         bound: the most bytes that live at one time of everything.
-        free: names of inputs and parameters whose arrays come with each run.
     """
 
     graph: Graph
@@ -53,7 +52,6 @@ class Plan:
     returned: int
     arena_bound: int
     bound: int
-    free: frozenset[str]
 
     @property
     def peak(self) -> int:
@@ -76,12 +74,11 @@ def kernels_of(graph: Graph) -> dict[Node, Kernel]:
     return kernels
 
 
-def plan(graph: Graph, overridden: frozenset[str] = frozenset()) -> Plan:
+def plan(graph: Graph) -> Plan:
     """Plan a graph.
 
     Args:
         graph: a specialised graph, which must not change any more.
-        overridden: names of parameters whose arrays are fed.
 
     Raises:
         ExecutionError: a kernel cannot be prepared; the message names the node.
@@ -98,8 +95,7 @@ def plan(graph: Graph, overridden: frozenset[str] = frozenset()) -> Plan:
     offsets = dict(zip(placed, packing.offsets, strict=False))
     workspaces = dict(zip(steps, packing.offsets[len(placed) :], strict=True))
     taken = sum(buffer.size for buffer in returned)
-    free = frozenset(graph.inputs) | overridden
-    return Plan(graph, kernels, lives, offsets, workspaces, guests, packing.size, taken, packing.bound, lives.peak[0], free)
+    return Plan(graph, kernels, lives, offsets, workspaces, guests, packing.size, taken, packing.bound, lives.peak[0])
 
 
 _WORTH_HOSTING = 1 << 16  # bytes from which on a buffer is put into memory that is returned later

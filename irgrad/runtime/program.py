@@ -58,8 +58,6 @@ class Program:
         self._places: dict[What, list[Place]] = {}
         self._lying: dict[What, _Returned] = {}
         self._arrays: dict[What, np.ndarray] = {v: _read_only(a) for v, a in plan.graph.constants.items()}
-        for name in plan.free:
-            self._arrays.pop(plan.graph.value(name), None)
         self._roots = {b: _Returned(b) for b in plan.liveness.buffers if b.returned and is_planned(b.value)}
         self._steps: list[_Step] = []
         self._nodes: list[Node] = []
@@ -71,7 +69,7 @@ class Program:
         self._results: list[Any] = [None] * len(plan.graph.outputs)
         for index, value in enumerate(plan.graph.outputs.values()):
             self._put(value, self._results, index)
-        self._fed = {name: self._places.get(plan.graph.value(name), []) for name in plan.free}
+        self._fed = {name: self._places.get(value, []) for name, value in plan.graph.inputs.items()}
         self._loose = [place for v, places in self._places.items() if v not in self._arrays for place in places]
         self._outputs = self._ways_out()
         on: dict[_Returned, dict[What, np.ndarray]] = {returned: {} for returned in self._roots.values()}
@@ -84,7 +82,7 @@ class Program:
         """Run once.
 
         Args:
-            arrays: an array, in C order, for each of the plan's free names.
+            arrays: an array, in C order, for each input.
 
         Returns:
             Output name → array.

@@ -21,6 +21,7 @@ from irgrad.errors import ExecutionError, FeedError, UsageError
 from irgrad.graph import Graph
 from irgrad.passes.fusion.fuse import Fuse
 from irgrad.plausible import plausible_feeds
+from irgrad.runtime import fast
 from irgrad.runtime.executable import NumpyExecutable, _in_order, _specialised
 from irgrad.runtime.liveness import liveness
 from irgrad.runtime.plan import plan
@@ -211,6 +212,26 @@ def test_parameters_may_be_fed_for_one_run() -> None:
     own = run({"x": x})["y"]
     np.testing.assert_array_equal(run({"x": x, "w": np.full(6, 7, F32)})["y"], np.full((4, 6), -7))
     np.testing.assert_array_equal(run({"x": x})["y"], own)
+
+
+def test_kernels_that_count_on_constants_do_not_count_on_parameters_that_are_fed() -> None:
+    """A compiled kernel knows what was a constant when it was made."""
+    shape = (2, 8, 40, 40)
+    graph = Graph()
+    x = graph.add_input("x", TensorType(F32, shape))
+    generator = np.random.default_rng(0)
+    own = {n: generator.uniform(0.5, 1.5, 8).astype(F32) for n in ("scale", "bias", "mean", "variance")}
+    statistics = [graph.add_constant(array, name, parameter=True) for name, array in own.items()]
+    graph.set_outputs({"y": Builder(graph).op("BatchNormalization", x, *statistics)})
+    run, plain = ig.compile(graph), ig.compile(graph, plan=False, fast=False)
+    feeds = {"x": generator.standard_normal(shape).astype(F32)}
+    other = feeds | {name: generator.uniform(0.5, 1.5, 8).astype(F32) for name in own}
+    for fed in (feeds, other):
+        for _ in range(4):
+            run(fed)
+        assert fast.wait(120)
+        np.testing.assert_allclose(run(fed)["y"], plain(fed)["y"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(plain(other)["y"], run(other)["y"], rtol=1e-5, atol=1e-5)
 
 
 def test_threads_have_memory_of_their_own() -> None:
