@@ -6,7 +6,6 @@ run makes (what has no size before) are put into the lists of operands that want
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import length_hint
 from typing import Any, NamedTuple, TypeAlias
@@ -16,22 +15,15 @@ import numpy as np
 from irgrad.errors import ExecutionError
 from irgrad.graph import Node, Value
 from irgrad.op import Kernel, WorkspaceKernel
-from irgrad.runtime.arena import ALIGNMENT
 from irgrad.runtime.failure import failure, wrong_dtype
 from irgrad.runtime.kernels import results_of
 from irgrad.runtime.liveness import Buffer, frees_after
 from irgrad.runtime.owned import handed_out, root_of
 from irgrad.runtime.plan import Plan, is_planned
+from irgrad.runtime.returned import Place, Returned, What, memory_of
 from irgrad.types import TensorType
 
 __all__ = ["Program"]
-
-Place: TypeAlias = "tuple[Any, Any]"
-"""A list and a position in it (or a dict and a key): where an array has to be put."""
-
-What: TypeAlias = "Value | Node"
-"""What has memory: a result, or a node for its kernel's workspace."""
-
 
 Times: TypeAlias = "list[tuple[Node, float]]"
 """Node of a step, seconds (or whatever the clock counts)."""
@@ -54,11 +46,11 @@ class Program:
     def __init__(self, plan: Plan, *, copy_outputs: bool = True) -> None:
         self.plan = plan
         self._copies = copy_outputs
-        self._arena = _memory(plan.arena)
+        self._arena = memory_of(plan.arena)
         self._places: dict[What, list[Place]] = {}
-        self._lying: dict[What, _Returned] = {}
+        self._lying: dict[What, Returned] = {}
         self._arrays: dict[What, np.ndarray] = {v: _read_only(a) for v, a in plan.graph.constants.items()}
-        self._roots = {b: _Returned(b) for b in plan.liveness.buffers if b.returned and is_planned(b.value)}
+        self._roots = {b: Returned(b) for b in plan.liveness.buffers if b.returned and is_planned(b.value)}
         self._steps: list[_Step] = []
         self._nodes: list[Node] = []
         with np.errstate(all="ignore"):
@@ -72,7 +64,7 @@ class Program:
         self._fed = {name: self._places.get(value, []) for name, value in plan.graph.inputs.items()}
         self._loose = [place for v, places in self._places.items() if v not in self._arrays for place in places]
         self._outputs = self._ways_out()
-        on: dict[_Returned, dict[What, np.ndarray]] = {returned: {} for returned in self._roots.values()}
+        on: dict[Returned, dict[What, np.ndarray]] = {returned: {} for returned in self._roots.values()}
         for what, returned in self._lying.items():
             on[returned][what] = self._arrays[what]
         for returned, arrays in on.items():
@@ -286,77 +278,6 @@ class _Way:
     OWN, COPY, JUDGED = range(3)
 
 
-class _Returned:
-    """The memory of something that is returned: the caller's, as long as he has it; ours again when he has let it go.
-
-    Every array on it, the caller's too, refers to the one array that owns the memory: when nobody but ourselves does, the
-    memory is free.
-    """
-
-    _KEPT = 3  # pieces of memory kept for one result
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._size = buffer.size
-        self._bound = [_Bound(_memory(buffer.size))]
-        self._places: list[tuple[What, list[Place]]] = []
-
-    @property
-    def memory(self) -> np.ndarray:
-        """The memory that the next run writes to."""
-        return self._bound[0].memory
-
-    def settle(self, arrays: Mapping[What, np.ndarray], places: Mapping[What, list[Place]]) -> None:
-        """Note which arrays lie on the memory and where they are wanted; nothing has been handed out yet."""
-        self._places = [(what, places[what]) for what in arrays if what in places]
-        self._bound[0].settle(arrays)
-
-    def renew(self) -> None:
-        """Before a run: if somebody has the memory still, take other memory."""
-        current = self._bound[0]
-        if current.is_free():
-            return
-        for index, bound in enumerate(self._bound):
-            if bound.is_free():
-                del self._bound[index]
-                break
-        else:
-            bound = _Bound(_memory(self._size))
-            bound.settle(current.arrays_on(bound.memory))
-        self._bound = [bound, *self._bound[: self._KEPT - 1]]
-        for what, places in self._places:
-            array = bound.arrays[what]
-            for operands, index in places:
-                operands[index] = array
-
-
-class _Bound:
-    """A piece of memory with the arrays that lie on it."""
-
-    def __init__(self, memory: np.ndarray) -> None:
-        self.memory = memory
-        self.arrays: Mapping[What, np.ndarray] = {}
-        self._alone = 0
-
-    def settle(self, arrays: Mapping[What, np.ndarray]) -> None:
-        """Take note of the arrays; nobody else has any at this moment."""
-        self.arrays = arrays
-        self._alone = self._references()
-
-    def is_free(self) -> bool:
-        """Whether nobody else has an array on the memory."""
-        return self._references() <= self._alone
-
-    def _references(self) -> int:
-        return sys.getrefcount(self.memory.base)
-
-    def arrays_on(self, memory: np.ndarray) -> dict[What, np.ndarray]:
-        """Arrays of the same layout on other memory."""
-        start = _address(self.memory)
-        return {
-            value: np.ndarray(a.shape, a.dtype, memory, _address(a) - start, a.strides) for value, a in self.arrays.items()
-        }
-
-
 # --- functions of steps -----------------------------------------------------------------------------------------------
 
 
@@ -419,21 +340,6 @@ def _publishing(kernel: Kernel, node: Node, places: list[list[Place]], kept: Cal
                 target[index] = safe
 
     return publish
-
-
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def _memory(size: int) -> np.ndarray:
-    """So many bytes, aligned; whatever lies on them refers to one array that owns them."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    begin = -_address(raw) % ALIGNMENT
-    return raw[begin : begin + size]
-
-
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
