@@ -35,7 +35,7 @@ class AutogradOps(Ops):
 
     def conv(self, x: Any, w: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
         if groups != 1:
-            raise NotImplementedError("grouped convolutions have no form in HIPS autograd here")
+            raise ValueError("grouped convolutions have no form in HIPS autograd here")
         kernel = w.shape[2]
         if padding:
             x = anp.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)), "constant")
@@ -56,7 +56,7 @@ class AutogradOps(Ops):
 
     def max_pool(self, x: Any, kernel: int, stride: int, padding: int = 0) -> Any:
         if (kernel, padding) != (stride, 0):
-            raise NotImplementedError("pools that overlap have no form in HIPS autograd here")
+            raise ValueError("pools that overlap have no form in HIPS autograd here")
         n, c, h, width = x.shape
         return anp.max(anp.reshape(x, (n, c, h // kernel, kernel, width // kernel, kernel)), (3, 5))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ __all__ = ["Ops", "Parameters"]
 Parameters = Mapping[str, Any]
 
 
-class Ops:
+class Ops(ABC):
     """The building blocks.
 
     Attributes:
@@ -23,47 +24,47 @@ class Ops:
 
     # --- layouts ------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def parameter(self, array: Any) -> Any:
         """A parameter of PyTorch's in this library's layout."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient(self, array: Any) -> Any:
         """The gradient of a parameter, in PyTorch's layout."""
-        raise NotImplementedError
 
+    @abstractmethod
     def images(self, x: Any) -> Any:
         """PyTorch's images in this library's layout."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, x: Any) -> Any:
         """All pixels of all images as rows of channels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flatten(self, x: Any) -> Any:
         """Each image as a row, in PyTorch's order."""
-        raise NotImplementedError
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def conv(self, x: Any, w: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
         """A convolution."""
-        raise NotImplementedError
 
+    @abstractmethod
     def up(self, x: Any, w: Any) -> Any:
         """A transposed convolution whose stride is its kernel."""
-        raise NotImplementedError
 
+    @abstractmethod
     def max_pool(self, x: Any, kernel: int, stride: int, padding: int = 0) -> Any:
         """The largest pixel of each window."""
-        raise NotImplementedError
 
+    @abstractmethod
     def erf(self, x: Any) -> Any:
         """The error function."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scan(self, step: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
         """``state, y = step(state, x)`` over the first axis; the last state and all y."""
-        raise NotImplementedError
 
     def relu(self, x: Any) -> Any:
         return self.np.maximum(x, 0)

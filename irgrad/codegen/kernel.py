@@ -19,13 +19,13 @@ from irgrad.errors import ExecutionError, UsageError
 from irgrad.graph import Graph
 from irgrad.op import Kernel, WorkspaceKernel
 from irgrad.runtime import fast
+from irgrad.runtime.arena import aligned
 from irgrad.runtime.threads import available_threads, parallel, threads
 
 __all__ = ["CompiledBody", "build_kernel", "source", "unsupported"]
 
 _WORTH = 100_000.0  # nanoseconds of work from which on further threads are woken
 _PIECE = 100_000.0  # and of what a thread takes at a time
-_ALIGNED = 64
 
 
 def unsupported(body: Graph) -> str | None:
@@ -135,7 +135,7 @@ class CompiledBody:
         copies = self._slots if array.buffer else array.copies
         size = copies * array.count * array.dtype.itemsize
         self._views.append((self.workspace, size, array.dtype))
-        self.workspace += -(-size // _ALIGNED) * _ALIGNED
+        self.workspace += aligned(size)
 
     def _step(self, function: Function, compiled: Callable[..., None], positions: dict[tuple[str, int], int]) -> _Step:
         arrays = tuple(positions[a.kind, a.position] for a in (*function.reads, *function.writes))

@@ -19,32 +19,9 @@ from irgrad.runtime.kernels import accumulation_dtype
 from irgrad.runtime.workspace import planned, widened
 from irgrad.types import Type, merge_types, types_compatible
 
-__all__ = ["log_softmax_of", "log_softmax_pulled_back", "ops", "softmax_of"]
+__all__ = ["log_softmax_pulled_back", "ops"]
 
 ops = OpTable()
-
-
-def _shifted(x: np.ndarray, axis: int, out: np.ndarray | None) -> np.ndarray:
-    """The elements minus the largest along an axis, in the dtype that sums are formed in; into `out` if it has that."""
-    wide = accumulation_dtype(x.dtype)
-    top = np.maximum.reduce(x, axis, keepdims=True, initial=-np.inf)
-    y: np.ndarray = np.subtract(x, top, out=out if out is not None and out.dtype == wide else None, dtype=wide)
-    return y
-
-
-def softmax_of(x: np.ndarray, axis: int, out: np.ndarray | None = None) -> np.ndarray:
-    """The softmax of x along an axis, in float32 where x has 16 bits; into `out` if that has the dtype of the result."""
-    y = _shifted(x, axis, out)
-    np.exp(y, out=y)
-    np.divide(y, np.add.reduce(y, axis, keepdims=True), out=y)
-    return y
-
-
-def log_softmax_of(x: np.ndarray, axis: int, out: np.ndarray | None = None) -> np.ndarray:
-    """The logarithm of the softmax of x along an axis; dtype and `out` as for `softmax_of`."""
-    y = _shifted(x, axis, out)
-    np.subtract(y, np.log(np.add.reduce(np.exp(y), axis, keepdims=True)), out=y)
-    return y
 
 
 softmax = ops.define("Softmax", in_place=True, cost=costs.per_element(5))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ALIGNMENT", "Item", "Packing", "lower_bound", "pack", "pack_into"]
+__all__ = ["ALIGNMENT", "Item", "Packing", "aligned", "lower_bound", "pack", "pack_into"]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 _ATTEMPTS = 400  # further orders, where none of the simple ones is as small as can be
@@ -58,7 +58,7 @@ def lower_bound(items: Sequence[Item]) -> int:
         return 0
     changes = np.zeros(max(item.end for item in items) + 2, np.int64)
     for item in items:
-        size = _aligned(item.size)
+        size = aligned(item.size)
         changes[item.begin] += size
         changes[item.end + 1] -= size
     return int(np.cumsum(changes).max())
@@ -86,7 +86,7 @@ def pack(items: Sequence[Item]) -> Packing:
             break
         # What sticks out at the top was placed too late: it goes first, with something else, so that no order comes twice.
         size, offsets = best
-        first = {k for k in order if offsets[k] + _aligned(items[k].size) == size} | {draw.randrange(len(items))}
+        first = {k for k in order if offsets[k] + aligned(items[k].size) == size} | {draw.randrange(len(items))}
         candidate = sorted(order, key=lambda k, first=first: k not in first)  # type: ignore[misc]
         found = _place(items, candidate)
         if found[0] <= best[0]:
@@ -109,13 +109,13 @@ def pack_into(items: Sequence[Item], rooms: Sequence[Item]) -> list[tuple[int, i
     smallest_first = sorted(range(len(rooms)), key=lambda r: (rooms[r].size, r))
     guests: list[list[int]] = [[] for _ in rooms]
     for k in sorted(range(len(items)), key=lambda k: (-items[k].size, k)):
-        item, size = items[k], _aligned(items[k].size)
+        item, size = items[k], aligned(items[k].size)
         for r in smallest_first:
             if rooms[r].size < item.size or rooms[r].begin <= item.end:
                 continue
             beside = [j for j in guests[r] if items[j].begin <= item.end and items[j].end >= item.begin]
             lows = np.array([places[j][1] for j in beside], np.int64)  # type: ignore[index]
-            offset = _tightest_gap(lows, lows + [_aligned(items[j].size) for j in beside], size)
+            offset = _tightest_gap(lows, lows + [aligned(items[j].size) for j in beside], size)
             if offset + item.size <= rooms[r].size:
                 places[k] = r, offset
                 guests[r].append(k)
@@ -140,7 +140,7 @@ def _place(items: Sequence[Item], order: Sequence[int]) -> tuple[int, list[int]]
     lows, highs = np.empty(len(items), np.int64), np.empty(len(items), np.int64)
     offsets, total = [0] * len(items), 0
     for placed, k in enumerate(order):
-        item, size = items[k], _aligned(items[k].size)
+        item, size = items[k], aligned(items[k].size)
         together = (begins[:placed] <= item.end) & (ends[:placed] >= item.begin)
         low, high = lows[:placed][together], highs[:placed][together]
         offset = _tightest_gap(low, high, size) if size else 0
@@ -162,5 +162,6 @@ def _tightest_gap(lows: np.ndarray, highs: np.ndarray, size: int) -> int:
     return int(starts[fits[np.argmin(gaps[fits])]]) if fits.size else int(tops[-1])
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """A number of bytes, rounded up to a multiple of `ALIGNMENT`."""
     return -(-size // ALIGNMENT) * ALIGNMENT

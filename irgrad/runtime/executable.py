@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from irgrad.types import OptionalType, SequenceType, TensorType, Type
 
 __all__ = ["NumpyExecutable"]
 
+T = TypeVar("T")
 Signature: TypeAlias = "tuple[Any, ...]"
 
 _CACHED = 16  # planned programs kept, one per signature of input shapes
@@ -163,14 +164,7 @@ class NumpyExecutable:
         if signature is None or signature not in self._programs:
             arrays = {name: _in_order(array) for name, array in self._check(feeds).items()}
             signature = self._signature(arrays)
-        with self._lock:
-            planned = self._programs.get(signature)
-            if planned is None:
-                planned = self._programs[signature] = self._plan(arrays)
-                if len(self._programs) > _CACHED:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(signature)
-        return planned, arrays
+        return self._kept(self._programs, signature, lambda: self._plan(arrays)), arrays
 
     def _signature_at_sight(self, feeds: Mapping[str, Any]) -> Signature | None:
         """The signature of feeds that need no check but that they have been seen before, otherwise None."""
@@ -198,31 +192,31 @@ class NumpyExecutable:
         return (*signature, overridden) if overridden else signature
 
     def _plan(self, arrays: Mapping[str, Any]) -> _Planned:
-        with self._preparing():
-            graph = _specialised(self._graph, arrays)
-            if self._fuses:
-                registry.get("passes", "fuse")().run(graph)
-            return _Planned(plan(graph), self._copies)
+        graph = _specialised(self._graph, arrays)
+        if self._fuses:
+            registry.get("passes", "fuse")().run(graph)
+        return _Planned(plan(graph), self._copies)
 
-    @contextmanager
-    def _preparing(self) -> Iterator[None]:
-        """What holds while kernels are prepared."""
-        with compiled_kernels.using(self._fast), rounding.using(self._exact):
-            yield
+    def _kept(self, cache: OrderedDict[Signature, T], signature: Signature, make: Callable[[], T]) -> T:
+        """What a cache has for a signature; made where it has nothing, for which the one used longest ago may go."""
+        with self._lock:
+            found = cache.get(signature)
+            if found is None:
+                with compiled_kernels.using(self._fast), rounding.using(self._exact):
+                    found = cache[signature] = make()
+                if len(cache) > _CACHED:
+                    cache.popitem(last=False)
+            cache.move_to_end(signature)
+            return found
 
     def _interpreted(
         self, feeds: Mapping[str, Any], watch: Watch | None = None, known: dict[str, np.ndarray] | None = None
     ) -> tuple[dict[str, Any], MemoryReport]:
         """Run without a plan; `known` is filled with the constants of the specialised graph."""
         arrays = self._check(feeds)
-        signature = self._signature(arrays)
-        with self._lock, self._preparing():
-            interpreter = self._interpreters.get(signature)
-            if interpreter is None:
-                interpreter = self._interpreters[signature] = Interpreter(_specialised(self._graph, arrays))
-                if len(self._interpreters) > _CACHED:
-                    self._interpreters.popitem(last=False)
-            self._interpreters.move_to_end(signature)
+        interpreter = self._kept(
+            self._interpreters, self._signature(arrays), lambda: Interpreter(_specialised(self._graph, arrays))
+        )
         if known is not None:
             known.update({value.name: array for value, array in interpreter.graph.constants.items()})
         return interpreter(arrays, watch)

@@ -10,6 +10,7 @@ import numpy as np
 from irgrad.errors import FeedError
 from irgrad.graph import Graph, Value
 from irgrad.parameters import decides_types
+from irgrad.runtime.owned import read_only
 from irgrad.types import OptionalType, SequenceType, Type, dtype_name
 
 __all__ = ["FeedChecker"]
@@ -96,9 +97,7 @@ def _check_feed(name: str, type: Type, feed: Any, sizes: dict[str, tuple[int, st
                         f"the dimension {dim!r} is {known} in the feed for {where!r} but {size} in axis {axis} of the feed "
                         f"for {name!r}"
                     )
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    return read_only(array)
 
 
 def _signature_text(graph: Graph) -> str:

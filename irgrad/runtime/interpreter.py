@@ -19,7 +19,7 @@ from irgrad.runtime.executor import MemoryReport
 from irgrad.runtime.failure import failure, wrong_dtype
 from irgrad.runtime.kernels import results_of
 from irgrad.runtime.liveness import frees_after
-from irgrad.runtime.owned import handed_out, root_of
+from irgrad.runtime.owned import handed_out, read_only, root_of
 from irgrad.runtime.plan import kernels_of
 from irgrad.types import TensorType
 
@@ -44,7 +44,7 @@ class _Program:
 
     size: int
     inputs: dict[str, int]
-    constants: dict[str, tuple[int, np.ndarray]]
+    constants: list[tuple[int, np.ndarray]]
     outputs: dict[str, int]
     steps: list[_Step]
 
@@ -67,16 +67,10 @@ def _program_of(graph: Graph) -> _Program:
     return _Program(
         size=len(slots),
         inputs={name: slots[value] for name, value in graph.inputs.items()},
-        constants={value.name: (slots[value], _read_only(array)) for value, array in graph.constants.items()},
+        constants=[(slots[value], read_only(array)) for value, array in graph.constants.items()],
         outputs={name: slots[value] for name, value in graph.outputs.items()},
         steps=steps,
     )
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 class Interpreter:
@@ -97,7 +91,7 @@ class Interpreter:
         """Run once.
 
         Args:
-            arrays: an array for each input, and for parameters that are not to have their own.
+            arrays: an array for each input.
             watch: called with each node and its results as soon as they are there.
 
         Returns:
@@ -111,10 +105,10 @@ class Interpreter:
 
 def _run(program: _Program, arrays: Mapping[str, Any], watch: Watch | None) -> tuple[dict[str, Any], MemoryReport]:
     slots: list[Any] = [None] * program.size
-    for slot, array in program.constants.values():
+    for slot, array in program.constants:
         slots[slot] = array
     for name, array in arrays.items():
-        slots[program.inputs[name] if name in program.inputs else program.constants[name][0]] = array
+        slots[program.inputs[name]] = array
     lent = [a for slot in slots for a in (slot if isinstance(slot, list) else (slot,))]
     borrowed = {id(root_of(a)) for a in lent if isinstance(a, np.ndarray)}
     live = _LiveBytes(borrowed)
@@ -162,7 +156,7 @@ class Subprogram:
         """The results in order. They may be, or be views of, operands and constants: neither must be written to."""
         program = self._program
         slots: list[Any] = [None] * program.size
-        for slot, array in program.constants.values():
+        for slot, array in program.constants:
             slots[slot] = array
         for slot, operand in zip(program.inputs.values(), operands, strict=True):
             slots[slot] = operand

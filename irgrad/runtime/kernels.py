@@ -15,9 +15,20 @@ from irgrad.errors import ExecutionError
 from irgrad.graph import OPSET, Graph
 from irgrad.op import Call, Kernel
 from irgrad.proto import node_to_proto
+from irgrad.runtime.failure import wrong_dtype
 from irgrad.types import TensorType, Type, is_differentiable, type_to_proto
 
-__all__ = ["accumulation_dtype", "bind", "deliver", "deliver_all", "evaluate", "reference_kernel", "results_of", "widened"]
+__all__ = [
+    "accumulation_dtype",
+    "bind",
+    "deliver",
+    "deliver_all",
+    "evaluate",
+    "put",
+    "reference_kernel",
+    "results_of",
+    "widened",
+]
 
 
 def bind(call: Call) -> Kernel:
@@ -84,6 +95,20 @@ def deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
 _TURNED = 1 << 14  # elements
 _LINE = 64  # bytes of the processor's cache that are read together
 _STRIP = 64  # elements
+
+
+def put(result: Any, out: np.ndarray) -> None:
+    """Put a result into its place where a kernel has delivered it elsewhere.
+
+    Raises:
+        TypeError, ValueError: it has not the dtype or the shape of its place.
+    """
+    result = np.asarray(result)
+    if result.dtype != out.dtype:
+        raise TypeError(wrong_dtype(result.dtype, out.dtype))
+    if result.shape != out.shape:
+        raise ValueError(f"its kernel returned the shape {list(result.shape)} where its type says {list(out.shape)}")
+    np.copyto(out, result)
 
 
 def deliver_all(results: Sequence[Any], out: Any) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["handed_out", "root_of"]
+__all__ = ["handed_out", "read_only", "root_of"]
 
 
 def root_of(array: np.ndarray) -> np.ndarray:
@@ -18,6 +18,13 @@ def root_of(array: np.ndarray) -> np.ndarray:
             array = base
         base = getattr(base, "base", None)  # as_strided puts an object of its own between
     return array
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def handed_out(result: Any, borrowed: Set[int], owned: set[int]) -> Any:

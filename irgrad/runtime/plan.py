@@ -22,7 +22,7 @@ from irgrad.runtime.kernels import bind
 from irgrad.runtime.liveness import Buffer, Liveness, liveness, needed_nodes
 from irgrad.types import TensorType
 
-__all__ = ["Plan", "is_planned", "kernels_of", "plan"]
+__all__ = ["Plan", "is_planned", "kernels_of", "lives_of", "plan"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,13 @@ def kernels_of(graph: Graph) -> dict[Node, Kernel]:
     return kernels
 
 
+def lives_of(graph: Graph, kernels: Mapping[Node, Kernel]) -> Liveness:
+    """How long what lives when a graph is run by these kernels in memory that is planned: in place where they allow it."""
+    needed = {node: kernel.workspace for node, kernel in kernels.items() if isinstance(kernel, WorkspaceKernel)}
+    in_place = {node for node, kernel in kernels.items() if not is_compiled(kernel)}
+    return liveness(graph, in_place=in_place, workspaces=needed)
+
+
 def plan(graph: Graph) -> Plan:
     """Plan a graph.
 
@@ -84,9 +91,7 @@ def plan(graph: Graph) -> Plan:
         ExecutionError: a kernel cannot be prepared; the message names the node.
     """
     kernels = kernels_of(graph)
-    needed = {node: kernel.workspace for node, kernel in kernels.items() if isinstance(kernel, WorkspaceKernel)}
-    in_place = {node for node, kernel in kernels.items() if not is_compiled(kernel)}
-    lives = liveness(graph, in_place=in_place, workspaces=needed)
+    lives = lives_of(graph, kernels)
     returned = [buffer for buffer in lives.buffers if buffer.returned and is_planned(buffer.value)]
     guests = _guests(lives, returned)
     placed = [buffer for buffer in lives.buffers if buffer.size and not buffer.returned and buffer not in guests]

@@ -16,9 +16,9 @@ from irgrad.errors import ExecutionError
 from irgrad.graph import Node, Value
 from irgrad.op import Kernel, WorkspaceKernel
 from irgrad.runtime.failure import failure, wrong_dtype
-from irgrad.runtime.kernels import results_of
+from irgrad.runtime.kernels import put, results_of
 from irgrad.runtime.liveness import Buffer, frees_after
-from irgrad.runtime.owned import handed_out, root_of
+from irgrad.runtime.owned import handed_out, read_only, root_of
 from irgrad.runtime.plan import Plan, is_planned
 from irgrad.runtime.returned import Place, Returned, What, memory_of
 from irgrad.types import TensorType
@@ -49,7 +49,7 @@ class Program:
         self._arena = memory_of(plan.arena)
         self._places: dict[What, list[Place]] = {}
         self._lying: dict[What, Returned] = {}
-        self._arrays: dict[What, np.ndarray] = {v: _read_only(a) for v, a in plan.graph.constants.items()}
+        self._arrays: dict[What, np.ndarray] = {v: read_only(a) for v, a in plan.graph.constants.items()}
         self._roots = {b: Returned(b) for b in plan.liveness.buffers if b.returned and is_planned(b.value)}
         self._steps: list[_Step] = []
         self._nodes: list[Node] = []
@@ -166,7 +166,8 @@ class Program:
         fixed = all(is_planned(v) and v in of and v not in self.plan.liveness.views for v in node.outputs)
         if not fixed:
             places = [self._places.setdefault(value, []) for value in node.outputs]
-            self._add(node, _publishing(kernel, node, places, self._kept), operands)
+            views = [value in self.plan.liveness.views for value in node.outputs]
+            self._add(node, _publishing(kernel, node, places, views, self._kept), operands)
             return
         for value in node.outputs:
             type, buffer = value.tensor_type, of[value]
@@ -298,7 +299,7 @@ def _writing(
             if isinstance(result, tuple):
                 result = result[0]
             if result is not out:
-                _keep(result, out)
+                put(result, out)
 
         return one, None
 
@@ -306,33 +307,24 @@ def _writing(
         places = tuple(outs)
         for result, out in zip(results_of(kernel(*operands, out=places, **options), len(places)), places, strict=True):
             if result is not out:
-                _keep(result, out)
+                put(result, out)
 
     return several, outs
 
 
-def _keep(result: Any, out: np.ndarray) -> None:
-    """Put a result into its place that the kernel has delivered elsewhere."""
-    result = np.asarray(result)
-    if result.dtype != out.dtype:
-        raise TypeError(wrong_dtype(result.dtype, out.dtype))
-    if result.shape != out.shape:
-        raise ValueError(f"its kernel returned the shape {list(result.shape)} where its type says {list(out.shape)}")
-    np.copyto(out, result)
-
-
-def _publishing(kernel: Kernel, node: Node, places: list[list[Place]], kept: Callable[[Any], Any]) -> Callable[..., None]:
+def _publishing(
+    kernel: Kernel, node: Node, places: Sequence[list[Place]], views: Sequence[bool], kept: Callable[[Any], Any]
+) -> Callable[..., None]:
     """The function of a step whose results are put wherever they are wanted.
 
     A view keeps the memory of its operand alive by plan. Whatever else a kernel hands on of its operands (what it puts into
     a sequence, what a branch returns) is made safe by `kept`.
     """
     dtypes = [value.type.dtype if isinstance(value.type, TensorType) else None for value in node.outputs]
-    is_view = node.op.view
 
     def publish(*operands: Any) -> None:
         results = results_of(kernel(*operands), len(places))
-        for result, dtype, wanted in zip(results, dtypes, places, strict=True):
+        for result, dtype, wanted, is_view in zip(results, dtypes, places, views, strict=True):
             if isinstance(result, np.ndarray) and dtype is not None and result.dtype != dtype:
                 raise TypeError(wrong_dtype(result.dtype, dtype))
             safe = result if is_view else kept(result)
@@ -340,9 +332,3 @@ def _publishing(kernel: Kernel, node: Node, places: list[list[Place]], kept: Cal
                 target[index] = safe
 
     return publish
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view

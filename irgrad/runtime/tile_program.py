@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from irgrad.builder import typed_call
 from irgrad.errors import ExecutionError
 from irgrad.graph import Graph, Value
 from irgrad.op import WorkspaceKernel
 from irgrad.runtime.arena import Item, pack
-from irgrad.runtime.kernels import bind, results_of
-from irgrad.runtime.liveness import Liveness, liveness, needed_nodes
+from irgrad.runtime.kernels import put, results_of
+from irgrad.runtime.liveness import Liveness
+from irgrad.runtime.plan import kernels_of, lives_of
 from irgrad.runtime.workspace import Place, Workspace
 
 __all__ = ["TileProgram"]
@@ -60,18 +60,16 @@ class TileProgram:
         self._inputs = [self._register(value) for value in graph.inputs.values()]
         for value, array in graph.constants.items():
             self._constants.append((self._register(value), array))
-        nodes = needed_nodes(graph)
-        kernels = [bind(typed_call(node)) for node in nodes]
-        needed = {node: k.workspace for node, k in zip(nodes, kernels, strict=True) if isinstance(k, WorkspaceKernel)}
-        lives = liveness(graph, in_place=True, workspaces=needed)
-        careless = {v for node, k in zip(nodes, kernels, strict=True) if not isinstance(k, np.ufunc) for v in node.outputs}
+        kernels = kernels_of(graph)
+        lives = lives_of(graph, kernels)
+        careless = {v for node, kernel in kernels.items() if not isinstance(kernel, np.ufunc) for v in node.outputs}
         self._direct = self._chosen(lives, outputs, careless, ordered)
         self._workspaces = {
-            k: self._register(None) for k, kernel in enumerate(kernels) if isinstance(kernel, WorkspaceKernel)
+            k: self._register(None) for k, kernel in enumerate(kernels.values()) if isinstance(kernel, WorkspaceKernel)
         }
         self._lay_out(lives, space)
         self._steps = []
-        for position, (node, kernel) in enumerate(zip(nodes, kernels, strict=True)):
+        for position, (node, kernel) in enumerate(kernels.items()):
             views = any(value in lives.views for value in node.outputs)
             function = kernel.function if isinstance(kernel, WorkspaceKernel) else kernel
             work = self._workspaces.get(position)
@@ -112,13 +110,13 @@ class TileProgram:
                 out = registers[results[0]]
                 result = function(*given, out=out, **options)
                 if result is not out:
-                    _keep(result[0] if isinstance(result, tuple) else result, out)
+                    put(result[0] if isinstance(result, tuple) else result, out)
             else:
                 outs = tuple(registers[k] for k in results)
                 found = results_of(function(*given, out=outs, **options), len(outs))
                 for out, result in zip(outs, found, strict=True):
                     if result is not out:
-                        _keep(result, out)
+                        put(result, out)
         for output, register in enumerate(self._outputs):
             result, place = registers[register], places[output]
             if self._summed[output]:
@@ -180,11 +178,3 @@ class TileProgram:
         for step, register in self._workspaces.items():
             begin = start + needed.get(step, 0)  # a kernel may turn out to need nothing
             self._work.append((register, begin, begin + lives.workspaces.get(step, 0)))
-
-
-def _keep(result: Any, out: np.ndarray) -> None:
-    """Put a result into its place that the kernel has delivered elsewhere."""
-    result = np.asarray(result)
-    if result.dtype != out.dtype or result.shape != out.shape:
-        raise ExecutionError(f"a kernel returned {result.dtype}{list(result.shape)} for {out.dtype}{list(out.shape)}")
-    np.copyto(out, result)

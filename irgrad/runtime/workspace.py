@@ -15,6 +15,7 @@ import numpy as np
 
 from irgrad.op import Call, Kernel, WorkspaceKernel
 from irgrad.runtime import fast, precision
+from irgrad.runtime.arena import aligned
 from irgrad.runtime.kernels import accumulation_dtype
 from irgrad.runtime.threads import threads
 from irgrad.types import TensorType
@@ -26,7 +27,6 @@ T = TypeVar("T")
 Plan: TypeAlias = "Callable[[Call], Kernel]"
 """What `Op.prepare` takes."""
 
-_ALIGNED = 64
 _WORTH = 1 << 17  # elements of a large operand from which on a second thread is worth waking
 
 
@@ -80,7 +80,7 @@ class Workspace:
         return WorkspaceKernel(function, self.size)
 
     def _grow(self, nbytes: int) -> None:
-        self.size += -(-nbytes // _ALIGNED) * _ALIGNED
+        self.size += aligned(nbytes)
 
 
 def shares(items: Sequence[T], elements: int) -> list[Sequence[T]]:

@@ -24,7 +24,7 @@ from irgrad.plausible import plausible_feeds
 from irgrad.runtime import fast
 from irgrad.runtime.executable import NumpyExecutable, _in_order, _specialised
 from irgrad.runtime.liveness import liveness
-from irgrad.runtime.plan import plan
+from irgrad.runtime.plan import kernels_of, lives_of, plan
 from irgrad.runtime.program import Program
 from irgrad.testing import START, random_graph
 from irgrad.text import parse_text
@@ -350,3 +350,13 @@ def test_options() -> None:
     with pytest.raises(UsageError, match='"fast" or "exact"'):
         ig.compile(graph, precision="double")
     np.testing.assert_array_equal(ig.compile(graph, threads=1)({"x": np.ones((4, 6), F32)})["y"], -1)
+
+
+def test_compiled_kernels_are_never_in_place() -> None:
+    """They promise their compiler that results do not lie over operands, also those inside of a tile."""
+    pytest.importorskip("numba")
+    graph = parsed("%a = Exp(%x) %b = Softmax(%a) %y = Add(%b, %x)", shape="64,256")
+    for wanted, buffers in ((True, 2), (False, 1)):
+        with fast.using(wanted):
+            kernels = kernels_of(graph)
+        assert len(lives_of(graph, kernels).buffers) == buffers
