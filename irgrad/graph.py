@@ -236,6 +236,42 @@ class Graph:
         self._constants[value] = array
         return value
 
+    def add_clone(
+        self,
+        node: Node,
+        inputs: Sequence[Value | None],
+        types: Sequence[Type] | None = None,
+        *,
+        fresh_names: bool = False,
+        subgraphs: bool = False,
+    ) -> Node:
+        """A node that does on other operands what a node of another graph does, for the same reasons.
+
+        Args:
+            node: its operation, attributes, role, origin, rule and expansion are taken over.
+            inputs: the operands.
+            types: of the outputs; those of the node's own by default.
+            fresh_names: the names of the node and its outputs are not, or may not be, new here.
+            subgraphs: copy the graphs among its attributes too.
+
+        Raises:
+            GraphError: see `add_node`.
+        """
+        names = [value.name for value in node.outputs]
+        attrs = {k: a.copy() if isinstance(a, Graph) else a for k, a in node.attrs.items()} if subgraphs else node.attrs
+        return self.add_node(
+            node.op,
+            inputs,
+            [value.type for value in node.outputs] if types is None else types,
+            attrs,
+            name=self.fresh_name(node.name, node=True) if fresh_names else node.name,
+            output_names=[self.fresh_name(name) for name in names] if fresh_names else names,
+            role=node.role,
+            origin=node.origin,
+            rule=node.rule,
+            expansion=node.expansion,
+        )
+
     def add_node(
         self,
         op: Op,
@@ -454,18 +490,7 @@ class Graph:
         for value, array in self._constants.items():
             mapped[value] = other.add_constant(array, value.name, parameter=value.is_parameter)
         for node in self.nodes():
-            clone = other.add_node(
-                node.op,
-                [None if v is None else mapped[v] for v in node._inputs],
-                [v.type for v in node._outputs],
-                {k: a.copy() if isinstance(a, Graph) else a for k, a in node.attrs.items()},
-                name=node.name,
-                output_names=[v.name for v in node._outputs],
-                role=node.role,
-                origin=node.origin,
-                rule=node.rule,
-                expansion=node.expansion,
-            )
+            clone = other.add_clone(node, [None if v is None else mapped[v] for v in node._inputs], subgraphs=True)
             clone.changed_by = node.changed_by
             for value, twin in zip(node._outputs, clone._outputs, strict=True):
                 mapped[value] = twin

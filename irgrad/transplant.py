@@ -38,18 +38,8 @@ def transplant(source: Graph, target: Graph, results: Sequence[Value], mapped: M
         if value in wanted and value not in mapped:
             mapped[value] = target.add_constant(array, target.fresh_name(value.name), parameter=value.is_parameter)
     for node in nodes:
-        clone = target.add_node(
-            node.op,
-            [None if v is None else mapped[v] for v in node.inputs],
-            [v.type for v in node.outputs],
-            {key: a.copy() if isinstance(a, Graph) else a for key, a in node.attrs.items()},
-            name=target.fresh_name(node.name, node=True),
-            output_names=[target.fresh_name(v.name) for v in node.outputs],
-            role=node.role,
-            origin=node.origin,
-            rule=node.rule,
-            expansion=node.expansion,
-        )
+        operands = [None if v is None else mapped[v] for v in node.inputs]
+        clone = target.add_clone(node, operands, fresh_names=True, subgraphs=True)
         for value, twin in zip(node.outputs, clone.outputs, strict=True):
             # Where a value of the node is known by other means, those who come after go on reading that.
             mapped.setdefault(value, twin)

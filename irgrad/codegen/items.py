@@ -67,20 +67,30 @@ class Item:
         return f"{self.op}{sorted(self.axes)}"
 
 
-def in_order(items: Iterable[Item]) -> Iterator[Item]:
-    """Items and all that they are computed from, each once, what comes first before what needs it."""
+def in_order(
+    items: Iterable[Item],
+    args: Callable[[Item], Sequence[Item]] = lambda item: item.args,
+    skip: Callable[[Item], bool] = lambda item: False,
+) -> Iterator[Item]:
+    """Items and all that they are computed from, each once, what comes first before what needs it.
+
+    Args:
+        items: where to begin.
+        args: what an item is computed from, as far as that counts.
+        skip: whether an item, and what only it needs, is left out; it is asked again when its turn has come.
+    """
     done: set[Item] = set()
     stack = [(item, False) for item in reversed(list(items))]
     while stack:
         item, ready = stack.pop()
-        if item in done:
+        if item in done or skip(item):
             continue
         if ready:
             done.add(item)
             yield item
         else:
             stack.append((item, True))
-            stack += [(arg, False) for arg in reversed(item.args)]
+            stack += [(arg, False) for arg in reversed(args(item))]
 
 
 class Maker:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from irgrad.codegen.expressions import expression, identity, literal, updated
-from irgrad.codegen.items import EXPENSIVE, Item
+from irgrad.codegen.items import EXPENSIVE, Item, in_order
 from irgrad.codegen.plan import Array, Nest, Store
 
 __all__ = ["NestWriter"]
@@ -100,22 +100,10 @@ class NestWriter:
 
     def _walk(self, items: Iterable[Item], *, unnamed: bool = False) -> Iterator[Item]:
         """Items and what they are computed from in this nest, in order; if asked for, only what has no name yet."""
-        done: set[Item] = set()
-        stack = [(item, False) for item in reversed(list(items))]
-        while stack:
-            item, ready = stack.pop()
-            if item in done or (unnamed and self._is_named(item)):
-                continue
-            if ready:
-                done.add(item)
-                yield item
-            else:
-                stack.append((item, True))
-                # What an element is picked of is named where it is picked.
-                args = self._args(item)[1:] if unnamed and item.op == "pick" else self._args(item)
-                stack += [(arg, False) for arg in reversed(args)]
-
-    # --- passes -------------------------------------------------------------------------------------------------------
+        if not unnamed:
+            return in_order(items, self._args)
+        # What an element is picked of is named where it is picked.
+        return in_order(items, lambda i: self._args(i)[1:] if i.op == "pick" else self._args(i), self._is_named)
 
     def _terms(self, store: Store) -> Item:
         return store.item.args[0]

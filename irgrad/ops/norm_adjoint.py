@@ -36,7 +36,7 @@ With ``centred=0`` the operation is RMSNormalization. The statistics are compute
 
 
 @layer_norm_grad.infer
-def _layer_norm_grad_types(call: Call) -> Sequence[Type]:
+def _grad_types(call: Call) -> Sequence[Type]:
     x, scale = call.tensor(1), call.tensor(2)
     return [x if k == 0 else scale for k in call.attrs["wrt"]]
 
@@ -103,10 +103,7 @@ lists: 0 for x, 1 scale, 2 bias, ascending. With ``num_groups=0`` each channel i
 """
 
 
-@group_norm_grad.infer
-def _group_norm_grad_types(call: Call) -> Sequence[Type]:
-    x, scale = call.tensor(1), call.tensor(2)
-    return [x if k == 0 else scale for k in call.attrs["wrt"]]
+group_norm_grad.infer(_grad_types)
 
 
 @group_norm_grad.prepare

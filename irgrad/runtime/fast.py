@@ -9,6 +9,7 @@ by `irgrad.runtime.threads.parallel`, so that one number of threads rules everyt
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -109,6 +110,16 @@ class _Swapped:
 
 _compiler: SimpleQueue[Callable[[], Any]] | None = None
 _lock = Lock()
+
+
+def _forget_compiler() -> None:
+    """In the child of a fork, which has none of its parent's threads."""
+    global _compiler, _lock
+    _compiler, _lock = None, Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_compiler)
 
 
 def _submit(job: Callable[[], Any]) -> None:

@@ -62,18 +62,7 @@ def specialise(graph: Graph, types: Mapping[str, Type], elements: Mapping[str, t
             for value, array in zip(node.outputs, arrays, strict=True):
                 mapped[value] = other.add_constant(array, value.name)
             continue
-        clone = other.add_node(
-            node.op,
-            operands,
-            inferred,
-            node.attrs,
-            name=node.name,
-            output_names=[v.name for v in node.outputs],
-            role=node.role,
-            origin=node.origin,
-            rule=node.rule,
-            expansion=node.expansion,
-        )
+        clone = other.add_clone(node, operands, inferred)
         clone.changed_by = node.changed_by
         for value, twin, known in zip(node.outputs, clone.outputs, contents, strict=True):
             mapped[value] = twin

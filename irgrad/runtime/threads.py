@@ -6,6 +6,7 @@ Python's global lock while they compute, so that plain Python threads are enough
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -100,6 +101,17 @@ def parallel(function: Callable[[T], Any], items: Sequence[T]) -> None:
 # --- our threads ------------------------------------------------------------------------------------------------------
 
 _free: list[SimpleQueue[Any]] = []  # the orders of threads that wait; append and pop are atomic
+
+
+def _forget_threads() -> None:
+    """In the child of a fork, which has none of its parent's threads, nor its parallel sections."""
+    global _lock, _sections
+    _free.clear()
+    _lock, _sections = Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def _helpers(count: int) -> list[SimpleQueue[Any]]:

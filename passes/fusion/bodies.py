@@ -105,18 +105,7 @@ def _body(nodes: Sequence[Node], cluster: Cluster) -> Graph:
 def _emit(b: RecordingBuilder, node: Node, member: Member, mapped: dict[Value, Value], taken: set[str]) -> None:
     operands = [None if v is None else mapped[v] for v in node.inputs]
     if member.emit is None:
-        clone = b.graph.add_node(
-            node.op,
-            operands,
-            [value.type for value in node.outputs],
-            node.attrs,
-            name=node.name,
-            output_names=[value.name for value in node.outputs],
-            role=node.role,
-            origin=node.origin,
-            rule=node.rule,
-            expansion=node.expansion,
-        )
+        clone = b.graph.add_clone(node, operands)
         for value, twin in zip(node.outputs, clone.outputs, strict=True):
             mapped[value] = twin
             twin.contents = value.contents
